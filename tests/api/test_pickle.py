@@ -704,6 +704,7 @@ def raise_in_worker(kind: str) -> None:
     raise getattr(amr, kind)(*ARGUMENTS.get(kind, ("It failed.",)), **KEYWORDS.get(kind, {}))
 
 
+@pytest.mark.long
 def test_pickle_results_and_errors_come_back_from_spawned_processes():
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -913,6 +913,7 @@ except amr.JournalError as error:
     ],
     ids=["new", "damaged"],
 )
+@pytest.mark.sampled(2)
 def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_moved(kept, said, plain):
     with tempfile.TemporaryDirectory() as place:
         folder, room = Path(place) / "closed", Path(place) / "room"
@@ -999,6 +1000,7 @@ def test_fingerprints_are_those_of_every_version_of_the_second_format():
     assert keeper().key(bytes.fromhex(GOLDEN_PRINTS[0])).hex() == GOLDEN_KEY
 
 
+@pytest.mark.long
 def test_fingerprints_do_not_depend_on_the_process():
     code = "import sys; sys.path[:0] = sys.argv[1:]; from test_journal import GOLDEN, prints, keeper; print(prints(GOLDEN), keeper().base.hex())"
     said = {

@@ -178,6 +178,7 @@ def test_a_process_that_ends_has_closed_its_connections(provider):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes a fork")
+@pytest.mark.long
 def test_a_fork_has_connections_of_its_own_and_leaves_its_parent_s_alone(provider):
     code = """
 import os, gc

@@ -104,6 +104,7 @@ def test_the_docker_line_takes_its_limits_from_the_session_s():
     assert fixed[fixed.index("--memory") + 1] == "512m"
 
 
+@pytest.mark.long
 def test_a_command_s_limits_hold_for_the_session():
     cpu = after("resource.setrlimit(resource.RLIMIT_CPU, ({cpu_s}, {last_cpu_s}))")
     spent, anew = in_session(cpu, "while True: pass", "1 + 1", limits=Limits(cpu_s=2, wall_s=100))

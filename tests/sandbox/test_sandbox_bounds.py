@@ -432,6 +432,7 @@ def test_what_a_question_takes_of_the_host_is_the_cell_s_time_and_the_model_s_ow
 
 
 @once
+@pytest.mark.long
 def test_processor_time_is_the_agent_s_over_deaths_of_its_session(tier):
     burn = "import os, time\nbegun = time.process_time()\nwhile time.process_time() - begun < 0.6: pass\nos._exit(0)"
     done = in_session(*[burn] * 4, "1", tier=tier, limits=Limits(cpu_s=1, wall_s=30))
@@ -453,7 +454,7 @@ def submitted(text: str, **options) -> Cell:
     ["'x' * (2 << 20)", "'é' * (1 << 20)", "['x'] * 200_000", "[[]] * 100_000", "{str(n): n for n in range(99_000)}"],
     ids=["a text", "a text of two bytes each", "a list", "brackets", "a dict"],
 )
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 def test_a_cell_of_the_frame_holds_a_megabyte_and_code_is_told(value):
     told = submitted(f"submit([{{'a': 1}}, {{'word': {value}}}])")
     assert told.submitted is None

@@ -92,6 +92,7 @@ def test_what_is_wrong_with_a_question_comes_back_short():
     assert len(cell.text) < 3000
 
 
+@pytest.mark.long
 def test_an_interrupt_while_an_answer_is_read_leaves_the_session_whole():
     async def slow(asked):
         return ArrowFrame.of(pd.DataFrame({"answer": ["x" * 10_000_000]})).data("answers")
@@ -338,6 +339,7 @@ def test_a_fork_that_fails_fails_that_session_and_no_other(monkeypatch, anybody_
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_ctrl_c_in_the_terminal_reaches_no_session():
     script = """
 import asyncio, os, signal
@@ -380,6 +382,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.long
 def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_alone(strong):
     with tempfile.NamedTemporaryFile("w", dir="/tmp", suffix=".py") as file:
         file.write("VALUE = 41")
@@ -419,6 +422,7 @@ def test_every_tier_can_be_had_by_a_host(tier, host):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes a root whose rights can be taken")
+@pytest.mark.long
 def test_root_in_a_container_has_a_sandbox_wherever_its_python_lies():
     """Docker gives its root neither CAP_DAC_READ_SEARCH nor CAP_SYS_ADMIN."""
     script = f"""
@@ -431,6 +435,7 @@ os.execv(sys.executable, [sys.executable, "-c", {OPENS!r}, "auto"])
     assert done.stdout.strip() == "42", done.stderr
 
 
+@pytest.mark.long
 def test_a_fork_of_the_host_ends_nothing_of_its_parents(tier):
     script = """
 import asyncio, os, sys, threading

@@ -130,6 +130,7 @@ def told_by(tools, *calls):
     return said
 
 
+@pytest.mark.long
 def test_a_server_that_has_died_is_begun_again_for_the_next_call(tmp_path):
     path = tmp_path / "server.py"
     path.write_text(MORTAL, encoding="utf-8")
@@ -142,6 +143,7 @@ def test_a_server_that_has_died_is_begun_again_for_the_next_call(tmp_path):
             assert "has died; it is begun again for the next call" in one
 
 
+@pytest.mark.long
 def test_a_server_that_cannot_be_begun_again_is_told_with_the_reason_and_tried_anew(tmp_path):
     path = tmp_path / "server.py"
     path.write_text(MORTAL, encoding="utf-8")
