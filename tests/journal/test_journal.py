@@ -491,7 +491,7 @@ def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
 
 
 @once
-@pytest.mark.parametrize("files", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("files", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_processes_that_begin_a_file_together_all_have_it(files, path):
     for n in range(files):
         start = [sys.executable, "-c", BEGIN, str(path.with_name(f"{n}.sqlite"))]
@@ -572,7 +572,7 @@ def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_p
 
 
 @once
-@pytest.mark.parametrize("moments_at_most", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("moments_at_most", [5, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(moments_at_most, path, tmp_path):
     moments = random.Random(7)
     with ScriptedServer(scripted, latency_s=0.03) as server:
@@ -593,7 +593,7 @@ def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(m
         process = drive(server, path, tmp_path / "out.parquet", last=2000)
         out, err = process.communicate(timeout=600)
         assert out.split()[-1] == str(sum(range(2000))), err
-        assert kills >= min(5, moments_at_most)
+        assert kills >= 5
         assert asked(server) <= 2000 + in_flight
     undisturbed, _, _ = run(rows(0, 2000), False, plan={"shard_size": 10})
     undisturbed.frame.to_parquet(tmp_path / "undisturbed.parquet")

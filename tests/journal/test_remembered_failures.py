@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import sqlite3
@@ -287,7 +286,7 @@ def test_an_error_that_is_raised_for_a_failed_row_costs_nothing_the_second_time(
 def test_pruned_failures_are_asked_again_and_damaged_ones_are_never_read(path):
     nights = Nights(path)
     nights.run(rows(5, 3))
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         connection.execute("UPDATE failures SET value = replace(value, 'flagged', 'blessed')")
     connection.close()
     assert len(amr.Journal(path).verify()) == 1
@@ -389,7 +388,7 @@ def test_a_row_that_is_forgotten_leaves_no_failure(plan, path):
     nights = Nights(path, plan=WEEK | plan)
     nights.run(rows(5, 3))
     amr.Journal(path).forget(rows(5, 3).iloc[[3]])
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM failures").fetchone() == (0,)
     connection.close()
     assert b"flagged" not in path.read_bytes()
@@ -415,7 +414,7 @@ def test_a_repaired_finding_that_is_forgotten_leaves_no_mark(path):
 
     Nights(path).run(rows(2), provider)
     amr.Journal(path).forget(rows(2))
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM repaired").fetchone() == (0,)
     connection.close()
 

@@ -262,7 +262,7 @@ def test_a_number_is_chosen_in_one_call_whatever_its_type(output, refusing):
 def test_an_estimate_writes_no_journal(tmp_path, refusing):
     path = tmp_path / "j.sqlite"
     ROWS.amr.plan(lm=refusing.lm(), reduce="C.", journal=path, **FOUND).estimate()
-    with contextlib.closing(sqlite3.connect(path)) as journal, journal:
+    with contextlib.closing(sqlite3.connect(path)) as journal:
         assert journal.execute("SELECT count(*) FROM entries").fetchone() == (0,)
 
 

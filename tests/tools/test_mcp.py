@@ -12,6 +12,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer
+from ports import closed_port
 
 pytest.importorskip("mcp")
 
@@ -72,9 +73,7 @@ def test_a_command_s_tools_are_called_and_their_errors_told(script):
 
 
 def test_an_address_s_tools_are_called(script):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = closed_port()
     process = subprocess.Popen(
         [sys.executable, script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

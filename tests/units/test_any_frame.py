@@ -645,7 +645,6 @@ OTHERS = {
     "pyspark.sql.dataframe": ("toPandas", r"DataFrame of Spark, which .*: pass x.toPandas\(\) if .* x.mapInArrow"),
     "pyspark.sql.connect.dataframe": ("toPandas", "of Spark"),
     "pyspark.pandas.frame": ("to_pandas", r"of Spark.*x.to_pandas\(\)"),
-    "dask.dataframe.dask_expr._collection": ("compute", r"of Dask.*(pass a Dask DataFrame|x.map_partitions)"),
     "dask_expr._collection": ("compute", "of Dask"),
     "modin.pandas.dataframe": ("modin", r"of Modin.*x.modin.to_pandas\(\)"),
     "ray.data.dataset": ("to_pandas", r"of Ray.*x.map_batches"),
@@ -675,6 +674,14 @@ def test_frames_in_parts_or_on_a_gpu_are_refused_with_their_library_and_the_way_
     for data in (made_elsewhere(module, method), Lazy(made_elsewhere(module, method))):
         with pytest.raises(amr.UsageError, match=reason.replace("DataFrame of", "Mine of")):
             amr.map(data, "Read.", lm=refusing.lm())
+
+
+def test_what_is_of_dask_and_no_frame_is_refused_by_its_engine_and_within_a_lazy_frame_like_the_others(refusing):
+    alone = made_elsewhere("dask.dataframe.dask_expr._collection", "compute")
+    with pytest.raises(amr.UsageError, match=r"of Dask, which has no rows; pass a Dask DataFrame\.$"):
+        amr.map(alone, "Read.", lm=refusing.lm())
+    with pytest.raises(amr.UsageError, match=r"of Dask.*x.compute\(\).*x.map_partitions"):
+        amr.map(Lazy(alone), "Read.", lm=refusing.lm())
 
 
 def test_a_module_whose_name_only_begins_alike_is_no_other_library():
