@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-import tenacity
 
 from pandas_amr._records.trace import record_wait
 from pandas_amr._records.usage import NO_USAGE, Usage
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-IF_UNAVAILABLE = tenacity.retry_if_exception_type(ModelUnavailable)
+MOST_DOUBLINGS = 10  # of the first wait: that is longer than the longest
 
 
 class Retrying:
@@ -52,29 +51,32 @@ class Retrying:
             return await self._complete(request, policy)
 
     async def _complete(self, request: Request, policy: _RetryPolicy) -> Reply:
-        attempts = tenacity.AsyncRetrying(
-            retry=IF_UNAVAILABLE,
-            stop=policy.stop,
-            wait=policy.wait,
-            sleep=_sleep,
-            reraise=True,
-        )
         waits = run_waits.get()
         self._throttle.reporter.subscribe(waits)
         token = is_sent_again.set(False)
         try:
-            reply: Reply = await attempts(self._model.complete, request)
+            reply = await self._send_until_answered(request, policy)
         except ModelError as error:
             error.usage = policy.add_spent(error.usage)
             raise
         finally:
-            attempts.iter_state.reset()  # its closures hold `attempts`: garbage in a cycle
             is_sent_again.reset(token)
             self._throttle.reporter.unsubscribe(waits)
         if not policy.failures and not policy.sent:
             return reply
         usage = policy.spent + reply.usage
         return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))
+
+    async def _send_until_answered(self, request: Request, policy: _RetryPolicy) -> Reply:
+        """Send a request again and again, as long as the policy says."""
+        while True:
+            try:
+                return await self._model.complete(request)
+            except ModelUnavailable as error:
+                if policy.is_last(error):
+                    raise
+                seconds = policy.wait_s(error)
+            await _sleep(seconds)
 
 
 @dataclass(slots=True)
@@ -102,9 +104,8 @@ class _RetryPolicy:
         spent = self.spent + (last or NO_USAGE)
         return spent if spent.calls else None
 
-    def stop(self, state: tenacity.RetryCallState) -> bool:
-        """Tell whether this failure was the last."""
-        error = _error_of(state)
+    def is_last(self, error: ModelUnavailable) -> bool:
+        """Tell whether this failure was the last; count it."""
         self.failed_at = self.failed_at or self.throttle.clock()
         self.sent += error.attempts  # of a hedged request it may have been two
         error.attempts = self.sent
@@ -145,16 +146,16 @@ class _RetryPolicy:
         answers_others = self.throttle.silent_s < self.throttle.clock() - self.failed_at
         return error.retry_after_s is not None and not answers_others
 
-    def wait(self, state: tenacity.RetryCallState) -> float:
+    def wait_s(self, error: ModelUnavailable) -> float:
         """Give the seconds until the next try may ask the throttle for a place."""
-        error = _error_of(state)
         is_sent_again.set(self.sent > 0)
         if not self.throttle.gate.is_open:
             let_next_go()
         if self._waits_for_server(error):
             return 0.0  # the throttle pauses
-        backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
-        seconds: float = backoff(state)
+        doublings = min(self.failures - 1, MOST_DOUBLINGS)
+        longest = min(FIRST_WAIT_S * 2**doublings, LONGEST_WAIT_S)
+        seconds = random.uniform(0, longest)  # noqa: S311 (no secret)
         self.throttle.reporter.report("retry", seconds, first_sentence(error.said))
         return seconds
 
@@ -166,9 +167,3 @@ async def _sleep(seconds: float) -> None:
         return
     with record_wait("retry"):
         await asyncio.sleep(seconds)
-
-
-def _error_of(state: tenacity.RetryCallState) -> ModelUnavailable:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, ModelUnavailable)
-    return error
