@@ -304,7 +304,7 @@ def _make_tracker(budget: Budget | None, ledger: Ledger, leases: Leases | None) 
         UsageError: it is to be shared, and nothing is.
     """
     if budget is None:
-        return BudgetTracker(Budget(calls=10**12), ledger)
+        return BudgetTracker(None, ledger)
     if budget.shared is None:
         return BudgetTracker(budget, ledger)
     if leases is None:
@@ -313,4 +313,4 @@ def _make_tracker(budget: Budget | None, ledger: Ledger, leases: Leases | None) 
             "is: see AMR_LEASE and amr.configure(lease=...)."
         )
     lease = leases.budget(budget.shared, budget_limits(budget))
-    return SharedBudgetTracker(budget, ledger, lease=lease)
+    return SharedBudgetTracker(budget=budget, ledger=ledger, lease=lease)

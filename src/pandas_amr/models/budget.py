@@ -24,15 +24,22 @@ class BudgetTracker:
     """Tracks the budget of a run.
 
     Attributes:
-        budget: what may be spent.
+        budget: what may be spent; None if nothing limits it.
         ledger: what was spent.
         reserved: the estimates of the requests in flight.
     """
 
-    budget: Budget
+    budget: Budget | None
     ledger: Ledger
     reserved: Usage = NO_USAGE
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def needs_prices(self) -> bool:
+        """Whether estimates need a price: of a shared budget, another run may limit the money."""
+        if self.budget is None:
+            return False
+        return self.budget.money is not None or self.budget.shared is not None
 
     async def reserve(self, estimate: Usage) -> None:
         """Reserve an estimate; wait if it only fits once requests in flight are settled.
@@ -40,8 +47,10 @@ class BudgetTracker:
         Raises:
             BudgetExceeded: it does not fit into what is left of the budget.
         """
-        while (problem := self._exceeded_limit(self.reserved + estimate)) is not None:
-            if self._exceeded_limit(estimate) is not None:
+        if self.budget is None:
+            return
+        while (problem := self._exceeded_limit(self.budget, self.reserved + estimate)) is not None:
+            if self._exceeded_limit(self.budget, estimate) is not None:
                 raise BudgetExceeded(problem, self.ledger.total)
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
@@ -49,13 +58,13 @@ class BudgetTracker:
                 await waiting
         self.reserved += estimate
 
-    def _exceeded_limit(self, more: Usage) -> str | None:
+    def _exceeded_limit(self, budget: Budget, more: Usage) -> str | None:
         """Say which limit is exceeded by ``more`` on top of what was spent; None if none is."""
         total = self.ledger.total + more
         for name, spent, limit in (
-            ("calls", total.calls, self.budget.calls),
-            ("tokens", total.tokens, self.budget.tokens),
-            ("money", total.money, self.budget.money),
+            ("calls", total.calls, budget.calls),
+            ("tokens", total.tokens, budget.tokens),
+            ("money", total.money, budget.money),
         ):
             if limit is not None and spent is not None and spent > limit:
                 return f"The budget of {limit:g} {name} is used up."
@@ -63,6 +72,8 @@ class BudgetTracker:
 
     def settle(self, estimate: Usage) -> None:
         """Release a reserved estimate; what was really spent is in the ledger."""
+        if self.budget is None:
+            return
         self.reserved = self.reserved - estimate
         self._wake_waiting()
 
@@ -146,7 +157,7 @@ class Metered:
             input_tokens=int(characters * tokens_per_character(self._name)),
             output_tokens=int(answer),
         )
-        return self._with_price(usage)
+        return self._with_price(usage) if self._tracker.needs_prices else usage
 
     def _unanswered_usage(self, sent: SendRecord, estimate: Usage) -> Usage:
         """Estimate the usage of requests that were sent, and dropped before their answers came."""

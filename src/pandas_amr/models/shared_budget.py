@@ -46,6 +46,7 @@ class SharedBudgetTracker(BudgetTracker):
     the end of the budget, where others may give back what they do not need.
     """
 
+    budget: Budget
     lease: BudgetLease
     _allowance: Allowance | None = None
     _told: Amounts = field(default_factory=Amounts)
