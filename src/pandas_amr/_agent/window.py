@@ -113,7 +113,7 @@ def _fixed_text(request: Request) -> str:
         for tool in request.tools
     ]
     if request.schema is not None:
-        parts.append(json.dumps(dict(request.schema.schema)))
+        parts.append(request.schema.text)
     return "\n".join(parts)
 
 

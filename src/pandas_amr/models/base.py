@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import inspect
+import json
 import math
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -75,13 +78,23 @@ class ToolSpec:
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResponseSchema:
-    """The JSON schema that the text of an answer must follow."""
+    """The JSON schema that the text of an answer must follow. All requests of a phase share one."""
 
     name: str
     schema: Mapping[str, Any]
     strict: bool = True
+
+    @cached_property
+    def text(self) -> str:
+        """The schema as JSON."""
+        return json.dumps(dict(self.schema))
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells the schema apart from others."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,12 @@ class Reply:
     model: str = ""
     id: str = ""
     call: int = 0
+
+    def with_tries(self, more: int) -> Reply:
+        """Give the same reply, before which more requests were sent: refused ones."""
+        if not more:
+            return self
+        return replace(self, usage=replace(self.usage, tries=self.usage.tries + more))
 
 
 class Model(Protocol):

@@ -104,7 +104,7 @@ def _request_characters(request: Request) -> int:
     for tool in request.tools:
         characters += len(json.dumps(dict(tool.parameters))) + len(tool.description)
     if request.schema is not None:
-        characters += len(json.dumps(dict(request.schema.schema)))
+        characters += len(request.schema.text)
     return characters
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -159,7 +159,7 @@ class Adapting:
             else:
                 self._settings.accepted.update(sent)
                 self._learn_limit(reply, sent)
-                return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + tries))
+                return reply.with_tries(tries)
 
     def _settings_sent(self, request: Request) -> dict[str, Any]:
         """Give the settings that go with a request."""

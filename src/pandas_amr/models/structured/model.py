@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -116,8 +114,7 @@ class Structured:
                 if request.code == "found" and not self._support.calls_tools:
                     self._support.writes_code = True
                 self._learn_followed(reply, schema, form)
-                usage = replace(reply.usage, tries=reply.usage.tries + tries)
-                return replace(reply, usage=usage, form=form.label)
+                return replace(reply.with_tries(tries), form=form.label)
 
     def _falls_back(
         self, kind: str, form: Form, error: ModelError, refusals: Mapping[Form, ModelError]
@@ -154,7 +151,7 @@ def in_current_form(request: Request, *, server: str, name: str) -> Request:
 def _kind_of(request: Request) -> str:
     """Give what requests have in common that are refused alike: their schema, or their tools."""
     if request.schema is not None:
-        return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
+        return request.schema.digest
     if not request.tools:
         return ""
     return TOOLS if request.code is None else REPL
