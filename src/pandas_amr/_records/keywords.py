@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandas_amr._records.suggest import closest_name
+from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -130,13 +131,14 @@ def suggest_keywords(function: Function, name: str = "") -> Function:
     if code.co_flags & TAKES_ANY_KEYWORD:
         return function
     first = code.co_posonlyargcount
-    known = code.co_varnames[first : code.co_argcount + code.co_kwonlyargcount]
-    shown = name or function.__name__
+    names = code.co_varnames[first : code.co_argcount + code.co_kwonlyargcount]
+    known, shown = frozenset(names), name or function.__name__
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        if not options.keys() <= set(known):
-            check_keywords(shown, options, [each for each in known if each != "self"])
+        if not options.keys() <= known:
+            with UserTraceback():
+                check_keywords(shown, options, [each for each in names if each != "self"])
         return function(*args, **options)
 
     return call  # type: ignore[return-value]

@@ -26,8 +26,9 @@ CARRIERS = MACHINERY - {"pandas"}  # below a line of the user's, pandas is what 
 # What fails inside of these, called by us, is nothing of the user's.
 LIBRARIES = MACHINERY | {
     "aiohttp", "anyio", "httpcore2", "httpx2", "json", "numpy", "openai", "pyarrow", "pydantic",
-    "sqlite3", "ssl", "tenacity", "tiktoken",
+    "sqlite3", "ssl", "tiktoken",
 }  # fmt: skip
+GENERATED = "<string>"  # the file of what `dataclasses` writes
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 (as frames spell it)
 
 
@@ -75,9 +76,21 @@ def user_tracebacks(kind: AnyClass) -> AnyClass:
     """Decorate a class that users call methods of: see ``user_traceback``."""
     for name, method in list(vars(kind).items()):
         is_public = name in CALLED_BY_USERS or not name.startswith("_")
-        if is_public and inspect.isfunction(method) and not _runs_later(method):
+        if is_public and inspect.isfunction(method) and _may_raise_ours(kind, method):
             setattr(kind, name, user_traceback(method))
     return kind
+
+
+def _may_raise_ours(kind: type, method: FunctionType) -> bool:
+    """Tell whether a call may raise an error of ours.
+
+    A call that makes a coroutine or a generator raises later; and what a dataclass writes as
+    ``__init__`` sets fields, which each request does a dozen times.
+    """
+    if _runs_later(method):
+        return False
+    is_written = inspect.unwrap(method).__code__.co_filename == GENERATED
+    return not is_written or hasattr(kind, "__post_init__")
 
 
 def _runs_later(method: object) -> bool:
