@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pandas_amr._records.usage import Usage
     from pandas_amr.models.base import LM, RateLimits, Reply, Request
 
+COMPLETIONS = "/chat/completions"
 LIST_MODELS_S = 2.0  # an error is not held up for longer by the names that would go with it
 # So many answers that are no completions, and none that is, show that the address is wrong.
 MOST_UNUSABLE = 3
@@ -70,6 +71,7 @@ class OpenAIModel:
         self._acceptance = acceptance_of(self._url, self._key.name, lm.model)
         self._opening = asyncio.Lock()
         self._client: openai.AsyncOpenAI | None = None
+        self._completions = COMPLETIONS  # where requests are posted to
         self._connections: Connections | None = None
         self._has_listed_models = False
 
@@ -131,6 +133,9 @@ class OpenAIModel:
                     await in_thread(platform)
                 self._connections = await self._open_connections()
                 self._client = spare_platform(self._make_client(self._connections.http))
+                if self._own_client is None and not self._client.base_url.query:
+                    # The client would join address and path anew for each request.
+                    self._completions = f"{self._client.base_url}{COMPLETIONS.lstrip('/')}"
             return self._client
 
     def _check_has_key(self) -> None:
@@ -248,7 +253,7 @@ class OpenAIModel:
             "follow_redirects": False,  # rows would go to another place than the user named
         }
         return await client.post(
-            "/chat/completions", cast_to=httpx2.Response, body=body, options=options
+            self._completions, cast_to=httpx2.Response, body=body, options=options
         )
 
     def _connect_timeouts(self) -> dict[str, float | None]:
