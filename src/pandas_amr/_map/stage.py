@@ -47,7 +47,7 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -649,14 +649,19 @@ class MapStage:
                     f"The maps {first!r} and {second!r} both give a column {column!r}; "
                     "name them apart."
                 )
-        labels = self._units.frame.columns
-        status_columns = self._spec.plan.status_columns or ()
-        hidden = {*labels, *labels.get_level_values(0), *status_columns}.intersection(columns)
+        hidden = [column for column in columns if column in self._taken_labels]
         if not hidden:
             return None
-        column = min(hidden, key=columns.index)
+        column = hidden[0]
         whose = "the map" if mapped.map is None else f"the map {mapped.map!r}"
         return f"The column {column!r} of {whose} would hide one of the frame; rename one of them."
+
+    @cached_property
+    def _taken_labels(self) -> frozenset[Hashable]:
+        """The labels that no column of a finding may have."""
+        labels = self._units.frame.columns
+        status_columns = self._spec.plan.status_columns or ()
+        return frozenset({*labels, *labels.get_level_values(0), *status_columns})
 
     def _add(self, mapped: MappedShard) -> None:
         """Add what came of a shard to the findings, statuses and failures."""
@@ -765,7 +770,9 @@ class _RowCounter:
 
     def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
         statuses, rows = self._statuses[name][places], self.rows[places]
-        is_found = np.isin(statuses, FOUND)
+        is_found = np.zeros(len(places), dtype=bool)
+        for status in FOUND:  # np.isin() takes ten times as long for few
+            is_found |= statuses == status
         self.found += sign * int(rows[is_found].sum())
         self.failed += sign * int(rows[statuses == "failed"].sum())
         self.cached += sign * int(rows[is_found & self._from_journal[name][places]].sum())
