@@ -121,17 +121,20 @@ class Delivery:
                 if self._is_over:
                     return
                 try:
-                    self._call(event)
+                    given = self._function(event)
+                    if given is not None:
+                        _refuse_coroutine(given)
                 except BaseException as error:  # noqa: BLE001 (a listener never breaks a run)
                     self._loop.call_soon_threadsafe(self._stop_for, error)
                     return
                 self._taken += 1
 
-    def _call(self, event: Event) -> None:
-        given = self._function(event)
-        if given is not None and inspect.iscoroutine(given):
-            given.close()
-            raise TypeError("what it gives is awaited by nobody")
+
+def _refuse_coroutine(given: object) -> None:
+    """Refuse what an asynchronous listener gives: nobody would await it."""
+    if inspect.iscoroutine(given):
+        given.close()
+        raise TypeError("what it gives is awaited by nobody")
 
 
 def _finish(idle: asyncio.Future[None]) -> None:

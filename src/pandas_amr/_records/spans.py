@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -26,12 +26,13 @@ SPAN_KINDS = (
 )
 NUMBERS = {kind: number for number, kind in enumerate(SPAN_KINDS)}
 LEAST_SECONDS = 0.0005  # a shorter wait is none: every call passes a place that is free
-MOST_SPANS = 1_000_000  # in memory: 21 bytes each
+MOST_SPANS = 1_000_000  # in memory: 32 bytes each
+WIDTH = 4  # numbers of a span: of its node, of its kind, its start, its seconds
 
 
 @dataclass(slots=True)
 class SpanLog:
-    """The spans of a run, as columns. A span is added when it ends.
+    """The spans of a run, one after the other. A span is added when it ends.
 
     Attributes:
         left_out: how many were not kept, since there are too many.
@@ -39,14 +40,11 @@ class SpanLog:
 
     left_out: int = 0
     _nodes: dict[str, int] = field(default_factory=dict)
-    _node: array[int] = field(default_factory=lambda: array("I"))
-    _kind: array[int] = field(default_factory=lambda: array("B"))
-    _start: array[float] = field(default_factory=lambda: array("d"))
-    _seconds: array[float] = field(default_factory=lambda: array("d"))
+    _numbers: array[float] = field(default_factory=lambda: array("d"))
     _waits: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._seconds)
+        return len(self._numbers) // WIDTH
 
     def add_wait(
         self, node: str, kind: WaitKind, *, end: float, seconds: float, call: int = 0
@@ -61,26 +59,23 @@ class SpanLog:
     def add_call(self, node: str, call: int, *, end: float, seconds: float) -> None:
         """Add the time that a call was with the model: all but its waits."""
         at = end - seconds
-        for wait_start, wait_end in sorted(self._waits.pop(call, ())):
-            if wait_start - at >= LEAST_SECONDS:
-                self.add(node, "model", at, wait_start - at)
-            at = max(at, wait_end)
+        if call in self._waits:
+            for wait_start, wait_end in sorted(self._waits.pop(call)):
+                if wait_start - at >= LEAST_SECONDS:
+                    self.add(node, "model", at, wait_start - at)
+                at = max(at, wait_end)
         if end - at >= LEAST_SECONDS:
             self.add(node, "model", at, end - at)
 
     def add(self, node: str, kind: str, start: float, seconds: float) -> None:
         """Keep a span."""
-        if len(self._seconds) >= MOST_SPANS:
+        if len(self._numbers) >= MOST_SPANS * WIDTH:
             self.left_out += 1
             return
-        self._node.append(self._nodes.setdefault(node, len(self._nodes)))
-        self._kind.append(NUMBERS[kind])
-        self._start.append(max(0.0, start))
-        self._seconds.append(seconds)
+        number = self._nodes.setdefault(node, len(self._nodes))
+        self._numbers.extend((number, NUMBERS[kind], max(0.0, start), seconds))
 
-    def columns(
-        self, nodes: Container[str], count: int | None = None
-    ) -> dict[str, list[str] | list[float]]:
+    def columns(self, nodes: Container[str], count: int | None = None) -> dict[str, list[Any]]:
         """Return the spans of some nodes; the spans of a node within one of them are that one's.
 
         The log may go on meanwhile, in another thread.
@@ -91,13 +86,16 @@ class SpanLog:
         """
         count = len(self) if count is None else count
         shown = [_find_shown(name, nodes) for name in list(self._nodes)]
-        places = [place for place in range(count) if shown[self._node[place]]]
-        return {
-            "node": [shown[self._node[place]] for place in places],
-            "kind": [SPAN_KINDS[self._kind[place]] for place in places],
-            "start": [self._start[place] for place in places],
-            "seconds": [self._seconds[place] for place in places],
-        }
+        columns: dict[str, list[Any]] = {"node": [], "kind": [], "start": [], "seconds": []}
+        for place in range(0, count * WIDTH, WIDTH):
+            number, kind, start, seconds = self._numbers[place : place + WIDTH]
+            node = shown[int(number)]
+            if node:
+                columns["node"].append(node)
+                columns["kind"].append(SPAN_KINDS[int(kind)])
+                columns["start"].append(start)
+                columns["seconds"].append(seconds)
+        return columns
 
 
 def _find_shown(name: str, nodes: Container[str]) -> str:

@@ -286,8 +286,12 @@ class Scope:
     @property
     def at(self) -> tuple[float, str, str]:
         """What each event begins with: the time, the node and the run."""
+        return self.at_time(CLOCK.now())
+
+    def at_time(self, now: float) -> tuple[float, str, str]:
+        """Give what an event of some time begins with, by the clock of durations."""
         node = "" if self.node is None else self.node.id
-        return self.trace.seconds, node, self.trace.run
+        return now - self.trace.began, node, self.trace.run
 
     def emit(self, event: Event) -> None:
         """Give an event to whoever listens."""
@@ -297,15 +301,21 @@ class Scope:
 _scope: ContextVar[Scope | None] = ContextVar("pandas_amr_scope", default=None)
 
 
-@contextlib.contextmanager
-def use_scope(scope: Scope) -> Iterator[Scope | None]:
+class use_scope:  # noqa: N801 (used as `with use_scope(...)`; a generator takes twice as long)
     """Let the block run in a scope, and whatever is begun in it; give the outer one."""
-    outer = _scope.get()
-    token = _scope.set(scope)
-    try:
-        yield outer
-    finally:
-        _scope.reset(token)
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> Scope | None:
+        outer = _scope.get()
+        self._token = _scope.set(self._scope)
+        return outer
+
+    def __exit__(self, *raised: object) -> None:
+        _scope.reset(self._token)
 
 
 def current_node() -> Node | None:

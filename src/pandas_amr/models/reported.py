@@ -38,8 +38,8 @@ class Reported:
             return await self._model.complete(request)
         self._model.check_calls(request)  # what is not sent is no call
         record = CallRecord(next(scope.trace.calls))
-        self._tell_begin(scope, record, request)
         began, reply, error = CLOCK.now(), None, ""
+        self._tell_begin(scope, record, request, began)
         try:
             with use_scope(Scope(scope.trace, scope.node, record, scope.tool)):
                 reply = await self._model.complete(request)
@@ -50,11 +50,11 @@ class Reported:
             self._end(scope, record, request, reply, began, error)
         return replace(reply, call=record.number) if request.tools else reply
 
-    def _tell_begin(self, scope: Scope, record: CallRecord, request: Request) -> None:
+    def _tell_begin(self, scope: Scope, record: CallRecord, request: Request, began: float) -> None:
         if scope.trace.listeners:
-            scope.emit(
+            scope.trace.emit(
                 CallBegan(
-                    *scope.at,
+                    *scope.at_time(began),
                     call=record.number,
                     phase=request.phase,
                     model=self._name,
@@ -72,13 +72,14 @@ class Reported:
         began: float,
         error: str,
     ) -> None:
-        time, node, run = scope.at
-        seconds = CLOCK.now() - began
+        now = CLOCK.now()
+        time, node, run = scope.at_time(now)
+        seconds = now - began
         if scope.trace.spans is not None:
             scope.trace.spans.add_call(node, record.number, end=time, seconds=seconds)
         if not scope.trace.listeners:
             return
-        scope.emit(
+        scope.trace.emit(
             CallEnded(
                 time,
                 node,
