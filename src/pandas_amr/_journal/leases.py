@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,11 @@ def _sort_members(members: Sequence[_Member], now: float) -> tuple[list[Peer], l
     return peers, ended
 
 
+def _state_of(report: PaceReport) -> dict[str, Any]:
+    """Return a report as JSON; ``dataclasses.asdict`` would copy each number deeply."""
+    return {name: getattr(report, name) for name in REPORT_FIELDS}
+
+
 def _own_name() -> str:
     process = this_process()
     return f"{process.space}/{process.pid}/{process.started}"
@@ -140,7 +145,7 @@ class FilePaceLease:
             LeaseError: the file cannot be used.
         """
         now = CLOCK.now()
-        own = _Member(self._own, this_process(), now, has_left=False, state=asdict(report))
+        own = _Member(self._own, this_process(), now, has_left=False, state=_state_of(report))
         file = self._open()
         try:
             file.write(functools.partial(_write_member, own))
@@ -176,7 +181,7 @@ class FilePaceLease:
         """Leave nothing but a pause that the server asked for."""
         now = CLOCK.now()
         if report.paused_until > now:
-            own = _Member(self._own, this_process(), now, has_left=True, state=asdict(report))
+            own = _Member(self._own, this_process(), now, has_left=True, state=_state_of(report))
             _write_member(own, database)
         else:
             _delete_members([self._own], database)
