@@ -426,7 +426,7 @@ def drops_once() -> Any:
 
 WAITED: dict[str, tuple[Any, dict[str, Any], str, int]] = {
     "a server error": (fails_once(500), {}, "retry", 9),
-    "a 429 that says how long": (fails_once(429, {"retry-after-ms": "30"}), {}, "limit", 9),
+    "a 429 that says how long": (fails_once(429, {"retry-after-ms": "400"}), {}, "limit", 9),
     "a rate": (provider, {"rpm": 60_000}, "place", 8),
     "a batch": (provider, {"batch": True, "batch_poll_s": 0.01}, "batch", 8),
 }
