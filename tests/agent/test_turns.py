@@ -81,6 +81,7 @@ PUT_IN = {
 
 @pytest.mark.parametrize("put_in", PUT_IN.values(), ids=PUT_IN.keys())
 @pytest.mark.parametrize("next_turn", ["tool", "repair"])
+@pytest.mark.sampled(3)
 def test_what_a_provider_puts_into_a_message_goes_back_unchanged(put_in, next_turn):
     if next_turn == "tool":
         said = {"role": "assistant", "content": None, **put_in, "tool_calls": [call_of()]}
@@ -161,6 +162,7 @@ ARGUMENTS = {  # as the server gives them: what goes back, and what the agent is
 
 
 @pytest.mark.parametrize(("given", "echoed", "told"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
+@pytest.mark.sampled(4)
 def test_arguments_are_repaired_before_they_go_back_and_the_agent_is_told_what_was_wrong(given, echoed, told):
     _, requests = play(body_of({"role": "assistant", "tool_calls": [call_of(arguments=given)]}), FOUND)
     assert told in requests[1].tool_results[0]
@@ -192,6 +194,7 @@ CALLS = {  # as the server gives them: how they are told
 
 
 @pytest.mark.parametrize(("calls", "told"), CALLS.values(), ids=CALLS.keys())
+@pytest.mark.sampled(4)
 def test_a_call_is_answered_whatever_its_server_left_out(calls, told):
     result, requests = play(body_of({"role": "assistant", "content": None, "tool_calls": calls}), FOUND)
     assert requests[1].tool_results == told

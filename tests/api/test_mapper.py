@@ -107,6 +107,7 @@ def test_partitions_give_what_map_gives_of_the_whole_and_the_journal_knows_them_
 
 
 @pytest.mark.parametrize("name", NULLABLE)
+@pytest.mark.sampled(5)
 def test_a_partition_has_the_types_of_meta_whatever_is_in_it(name):
     kind, value = NULLABLE[name]
 

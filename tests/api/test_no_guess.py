@@ -434,6 +434,7 @@ def test_what_stops_a_run_stays_what_it_is():
 
 
 @pytest.mark.parametrize("task", SENTENCES)
+@pytest.mark.sampled(5)
 def test_the_plan_is_the_planner_s_whatever_the_sentence(task):
     planned = answer(READ, field("note"), reduce_instruction="Combine them.")
     with ScriptedServer(provider(planned)) as server:
@@ -522,6 +523,7 @@ REPAIRED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] 
 
 
 @pytest.mark.parametrize("case", REPAIRED)
+@pytest.mark.sampled(4)
 def test_a_part_that_does_not_fit_is_sent_back_with_the_reason(case):
     given, bad, good, reason = REPAIRED[case]
     given = dict(given)
@@ -619,6 +621,7 @@ TYPES: dict[str, tuple[dict[str, Any], Any, Any]] = {
 
 @pytest.mark.parametrize("abilities", [BIG, NO_PLANNER, SMALL], ids=["planner", "large", "small"])
 @pytest.mark.parametrize("case", TYPES)
+@pytest.mark.sampled(5)
 def test_without_a_task_and_a_reduce_pandas_says_what_the_types_allow(case, abilities, refusing):
     given, aggregations, instruction = TYPES[case]
     plan = ROWS.amr.plan(lm=refusing.lm(abilities=abilities), **({"map": "Read."} | given))

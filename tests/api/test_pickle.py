@@ -303,6 +303,7 @@ def _(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
+@pytest.mark.sampled(7)
 def test_pickle_every_public_object_comes_back_equal_by_every_way(name):
     value = MADE[name]()
     for way, again in copies_of(value).items():

@@ -183,6 +183,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("call", "said"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.sampled(7)
 def test_what_cannot_be_computed_is_refused_and_nothing_is_sent(call, said, refusing):
     with pytest.raises(amr.UsageError, match=said) as caught:
         call(refusing.lm())
@@ -313,7 +314,7 @@ MISSING = TYPICAL.iloc[[4, 9]]  # rows in which no field has a value
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("by", [None, amr.By("group"), amr.By("mood", observed=False), amr.By("n")], ids=repr)
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(13)
 def test_what_is_not_refused_is_computed_of_some_rows_of_none_and_of_missing_values(name, by):
     feasibility = FeasibilityCheck.of(TYPICAL[["group"]], KINDS, [name], by)
     taken = [how for how in HOWS if feasibility.aggregation_problem(name, how) is None]

@@ -340,6 +340,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.sampled(7)
 def test_a_mistake_is_told_with_what_is_meant_before_any_request(name):
     make, kind, advice = MISTAKES[name]
     with ScriptedServer(lambda request: None) as server:

@@ -294,6 +294,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.sampled(7)
 def test_a_command_exits_answers_logs_and_writes_as_its_line_of_the_table_says(name, run, folder):
     command = COMMANDS[name]
     outcome = run(command.arguments, command.script, command.stdin)

@@ -75,6 +75,7 @@ def test_the_plan_says_how_many_repairs(repairs):
 
 
 @pytest.mark.parametrize("size", [2, 16, 50, 64])
+@pytest.mark.sampled(2)
 def test_one_row_of_200_that_is_answered_400_for_ever_costs_itself_and_few_requests(size):
     df = frame(200)
 

@@ -166,6 +166,7 @@ def test_a_value_that_does_not_fit_its_column_is_a_failure_not_a_crash():
 
 
 @pytest.mark.parametrize("index", ["range", "multi", "duplicated", "dates"])
+@pytest.mark.sampled(2)
 def test_a_whole_result_comes_back_from_a_folder(tmp_path, index):
     df = pd.DataFrame(
         {
@@ -215,6 +216,7 @@ def test_a_whole_result_comes_back_from_a_folder(tmp_path, index):
     ("kind", "output"),
     [(str, "all"), (int, 3), (bool, False), (Place, {"city": "Oslo", "street": None}), (list[Place], None)],
 )
+@pytest.mark.sampled(3)
 def test_outputs_of_every_type_come_back(tmp_path, kind, output):
     answer = [{"city": "Rom", "street": "s", "sources": [0]}] if output is None else output
 
@@ -310,6 +312,7 @@ ASKED_AGAIN = [
 
 
 @pytest.mark.parametrize(("kind", "record"), ASKED_AGAIN, ids=[str(kind) for kind, _ in ASKED_AGAIN])
+@pytest.mark.sampled(3)
 def test_the_plan_s_json_means_the_same_findings_so_nothing_is_asked_again(kind, record, tmp_path):
     with ScriptedServer(lambda request: findings(request, lambda unit: record)) as server:
         first = DF.amr.map_reduce(map="All.", finding=kind, reduce=len, lm=server.lm(), journal=tmp_path / "j.sqlite")

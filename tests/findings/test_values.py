@@ -161,6 +161,7 @@ AS_SAID = [
 
 
 @pytest.mark.parametrize(("kind", "said", "stored"), AS_SAID, ids=[f"{kind} {said}" for kind, said, _ in AS_SAID])
+@pytest.mark.sampled(7)
 def test_a_value_is_stored_as_it_was_said(kind, said, stored):
     value = is_stored(kind, said)
     assert (list(value) if isinstance(stored, list) else value) == stored
@@ -247,7 +248,7 @@ NOT_ACCEPTED = [
 
 
 @pytest.mark.parametrize(("kind", "said", "reason"), NOT_ACCEPTED, ids=[f"{k} {s}" for k, s, _ in NOT_ACCEPTED])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 def test_what_the_schema_forbids_is_not_accepted(kind, said, reason):
     result = found_of(kind, said)
     assert result.frame["x"].isna().all()
@@ -706,6 +707,7 @@ OUTPUTS = [
 @pytest.mark.parametrize(
     ("kind", "said", "whole", "cell"), OUTPUTS, ids=[re.sub(r" at 0x\w+", "", str(kind)) for kind, *_ in OUTPUTS]
 )
+@pytest.mark.sampled(3)
 def test_an_output_is_what_was_said_whole_and_by_groups(kind, said, whole, cell):
     assert output_of(kind, said).output == whole
     grouped = output_of(kind, said, by="g").output

@@ -123,6 +123,7 @@ def choosing(request):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sampled(4)
 def test_after_a_run_of_any_kind_no_byte_of_a_forgotten_row_is_left(path, way):
     frame = people().assign(long=lambda f: f["text"].str.repeat(40), name=lambda f: f["name"].astype("category"))
     run(frame, path, choosing, **WAYS[way])
@@ -327,6 +328,7 @@ def labelled(path) -> amr.Journal:
     ],
     ids=str,
 )
+@pytest.mark.sampled(4)
 def test_labels_name_answers_and_what_was_made_from_them_goes_too(path, where, left):
     journal = labelled(path)
     before = len(journal)
@@ -387,6 +389,7 @@ def test_keys_of_an_export_are_forgotten(path):
     ],
     ids=str,
 )
+@pytest.mark.sampled(5)
 def test_a_wrong_argument_is_refused_and_nothing_is_forgotten(path, given, said):
     run(people(), path)
     journal = amr.Journal(path)
@@ -469,6 +472,7 @@ def test_a_run_under_way_writes_nothing_of_a_forgotten_row_and_says_so(path):
 
 
 @pytest.mark.parametrize("way", ["neighbours", "a planned run", "a recipe as map", "a static tree", "pieces"])
+@pytest.mark.sampled(3)
 def test_nor_does_it_write_what_is_made_from_it(path, way):
     frame, forgotten = people().assign(long=lambda f: f["text"].str.repeat(40)), []
 

@@ -25,6 +25,7 @@ def path(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sampled(4)
 def test_after_a_run_of_any_kind_no_byte_of_a_forgotten_row_is_left(path, way):
     frame = people().assign(long=lambda f: f["text"].str.repeat(40))
     run(frame, path, choosing, **WAYS[way], trace="full")
@@ -95,6 +96,7 @@ def test_of_parts_of_a_large_input_rows_are_forgotten_too(path, tmp_path):
     ],
     ids=str,
 )
+@pytest.mark.sampled(4)
 def test_labels_name_transcripts_too(path, where, left):
     for number in range(2):
         frame = people(4).assign(text=lambda f, n=number: f["text"] + f" for {n}")

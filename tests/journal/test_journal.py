@@ -572,16 +572,22 @@ def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_p
 
 
 @once
-@pytest.mark.parametrize("moments_at_most", [5, pytest.param(20, marks=pytest.mark.long)])
-def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(moments_at_most, path, tmp_path):
+@pytest.mark.parametrize(
+    ("moments_at_most", "last", "latest_moment"),
+    [(5, 1000, 60), pytest.param(20, 2000, 250, marks=pytest.mark.long)],
+    ids=["few", "many"],
+)
+def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(
+    moments_at_most, last, latest_moment, path, tmp_path
+):
     moments = random.Random(7)
     with ScriptedServer(scripted, latency_s=0.03) as server:
         kills, in_flight = 0, 0
         while kills < moments_at_most:
-            process = drive(server, path, tmp_path / "out.parquet", last=2000)
+            process = drive(server, path, tmp_path / "out.parquet", last=last)
             process.stdout.readline()
             known = asked(server)
-            latest = known + moments.randint(1, 250)
+            latest = known + moments.randint(1, latest_moment)
             until(lambda: process.poll() is not None or asked(server) >= latest)  # noqa: B023 (called here)
             if process.poll() is not None:
                 process.communicate()
@@ -590,12 +596,12 @@ def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(m
             process.communicate()
             kills += 1
             in_flight += 8 * 10
-        process = drive(server, path, tmp_path / "out.parquet", last=2000)
+        process = drive(server, path, tmp_path / "out.parquet", last=last)
         out, err = process.communicate(timeout=600)
-        assert out.split()[-1] == str(sum(range(2000))), err
+        assert out.split()[-1] == str(sum(range(last))), err
         assert kills >= 5
-        assert asked(server) <= 2000 + in_flight
-    undisturbed, _, _ = run(rows(0, 2000), False, plan={"shard_size": 10})
+        assert asked(server) <= last + in_flight
+    undisturbed, _, _ = run(rows(0, last), False, plan={"shard_size": 10})
     undisturbed.frame.to_parquet(tmp_path / "undisturbed.parquet")
     kept = pd.read_parquet(tmp_path / "out.parquet", dtype_backend="pyarrow")
     pd.testing.assert_frame_equal(kept, pd.read_parquet(tmp_path / "undisturbed.parquet", dtype_backend="pyarrow"))

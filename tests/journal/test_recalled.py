@@ -182,11 +182,13 @@ def test_a_row_of_other_values_is_another(case):
 
 
 @pytest.mark.parametrize("case", SAME)
+@pytest.mark.sampled(4)
 def test_the_same_question_is_paid_for_once(path, case):
     assert paid(path, *SAME[case]) == 0
 
 
 @pytest.mark.parametrize("case", OTHER)
+@pytest.mark.sampled(4)
 def test_another_question_is_asked(path, case):
     first, second, units = OTHER[case]
     assert paid(path, first, second) == units
@@ -573,6 +575,7 @@ def planning(request: Any) -> Any:
 
 @pytest.mark.parametrize("value", ["{}", "[]", '{"output":1,"sources":[0]}', '{"output":"x","sources":[99]}', "x"])
 @pytest.mark.parametrize("kind", ["plan", "reduction"])
+@pytest.mark.sampled(3)
 def test_a_plan_or_reduction_that_was_changed_by_hand_is_asked_again_once(path, kind, value):
     def again() -> tuple[list[str], int]:
         with ScriptedServer(planning) as server:
@@ -733,6 +736,7 @@ def served(name: str, old: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in former.CALLS if name != "code"])
+@pytest.mark.sampled(4)
 def test_a_journal_of_the_first_format_serves(old, name):
     served(name, old)
 

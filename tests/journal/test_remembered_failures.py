@@ -186,6 +186,7 @@ def test_a_row_whose_cause_has_gone_is_mended_and_stays_so(path):
     ],
     ids=["instruction", "schema", "model", "sampling", "another row"],
 )
+@pytest.mark.sampled(3)
 def test_what_changes_the_question_asks_anew(change, path):
     nights = Nights(path)
     nights.run(rows(5, 3))

@@ -68,6 +68,7 @@ DOOMED = {
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 @pytest.mark.parametrize(("script", "reason"), DOOMED.values(), ids=DOOMED.keys())
+@pytest.mark.sampled(3)
 def test_a_doomed_run_of_a_thousand_rows_takes_at_most_sixty_requests(script, reason):
     result, requests = run(rows(1000), script)
     assert requests <= MOST_REQUESTS
@@ -358,6 +359,7 @@ MAPS = {
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 @pytest.mark.parametrize(("mapped", "options", "most"), MAPS.values(), ids=MAPS.keys())
+@pytest.mark.sampled(3)
 def test_the_breaker_holds_for_every_kind_of_map(mapped, options, most, caplog):
     frame = rows(400).assign(group=np.arange(400) // 15)
     with ScriptedServer(lambda request: {"a": 1} if request.schema == "finding" else other_fields(request)) as server:

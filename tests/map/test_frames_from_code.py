@@ -239,7 +239,7 @@ def submitted(frame: pd.DataFrame, cells: list[str]):
 
 @pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize("case", [*cases(RIGHT, SOME), *cases({"a fresh index": RIGHT["a fresh index"]}, DOUBLED)])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 def test_what_code_submits_is_on_its_rows(case):
     told, found = submitted(frame_of(case.kind), [f"{case.code}\nsubmit(out)"])
     assert found == VALUES, told

@@ -307,6 +307,7 @@ LOST_CREATIONS = {
 
 
 @pytest.mark.parametrize(("case", "knows"), [*((case, "digest") for case in LOST_CREATIONS), ("a reset", "file")])
+@pytest.mark.sampled(3)
 def test_a_batch_whose_creation_was_not_told_is_found_and_not_made_again(case, knows):
     with BadDay(provider) as server:
         server.fill(250)
@@ -513,6 +514,7 @@ def test_a_failed_batch_without_a_reason_is_told_too(errors):
 
 
 @pytest.mark.parametrize("status", ["IN_PROGRESS", "queued", "", None, 3, "validating", "cancelling"])
+@pytest.mark.sampled(3)
 def test_a_status_that_is_no_end_is_waited_through(status):
     with BadDay(provider) as server:
         server.faults["show"] = [changed(status=status, output_file_id="file-9")] * 3
@@ -709,7 +711,7 @@ def as_bytes(other):
 
 
 @pytest.mark.parametrize("case", LINES)
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 def test_odd_lines_cost_no_row_and_at_most_a_request_of_their_own(case):
     change, direct = LINES[case]
     with BadDay(provider) as server:

@@ -282,7 +282,7 @@ def is_kept(budget: amr.Budget, total: Usage, *, largest: int, at_once: int) -> 
 @once
 @pytest.mark.parametrize(("kind", "at_once"), WAYS)
 @pytest.mark.parametrize("usage", USAGES)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 def test_a_budget_is_not_overshot_by_more_than_an_answer_for_each_request_in_flight(usage, kind, at_once):
     script = telling(USAGES[usage])
     largest, tokens = without_budget(usage)

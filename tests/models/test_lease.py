@@ -48,6 +48,7 @@ def leases(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 8])
 @pytest.mark.parametrize("how", AIMS)
+@pytest.mark.sampled(5)
 def test_processes_together_keep_a_limit_and_use_all_of_it(how, processes):
     """500 calls at 1,200 a minute, as benchmarks/many_processes.py, in a time that machines cannot disturb."""
 

@@ -55,6 +55,7 @@ def without_message(request):
 
 @pytest.mark.parametrize("script", [refused, filtered, repaired, halved, cut_off])
 @pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.sampled(3)
 def test_what_is_told_is_the_server_s_own_count(script, size):
     with ScriptedServer(script) as server:
         result = DF.amr.map_reduce(**OPTIONS, plan={"shard_size": size}, lm=server.lm(prices=(1.0, 1.0)))
@@ -129,6 +130,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("usage", UNKNOWN, ids=str)
+@pytest.mark.sampled(4)
 def test_what_is_not_told_is_unknown_and_estimated_and_never_0(usage):
     with ScriptedServer(lambda request: told(request, usage)) as server:
         result = DF.amr.map_reduce(**OPTIONS, plan={"shard_size": 1}, lm=server.lm(prices=(1.0, 1.0)))
@@ -200,6 +202,7 @@ BUDGETS = [amr.Budget(calls=7), amr.Budget(tokens=600), amr.Budget(money=0.0006)
     [..., None, {"prompt_tokens": 0}, {"prompt_tokens": 200, "completion_tokens": 5, "total_tokens": 300}],
     ids=str,
 )
+@pytest.mark.sampled(5)
 def test_no_budget_is_overshot_by_more_than_one_answer_per_request_in_flight(budget, usage):
     with ScriptedServer(lambda request: told(request, usage), latency_s=0.002) as server:
         result = DF.amr.map_reduce(**OPTIONS, plan={"shard_size": 1}, budget=budget, lm=server.lm(prices=(1.0, 1.0)))

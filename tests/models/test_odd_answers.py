@@ -343,6 +343,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("value", LARGE.values(), ids=LARGE.keys())
+@pytest.mark.sampled(3)
 def test_a_large_result_is_cut_in_the_middle_and_says_so(value):
     told = told_of(value)
     assert 19_900 <= len(told) <= 20_000
@@ -566,6 +567,7 @@ CONFIGURATION = {
 
 
 @pytest.mark.parametrize(("refusal", "way_out"), CONFIGURATION.values(), ids=CONFIGURATION.keys())
+@pytest.mark.sampled(5)
 def test_where_nothing_was_ever_answered_a_refusal_is_the_configuration_and_ends_the_run(refusal, way_out):
     with ScriptedServer(lambda request: refusal) as server, pytest.raises(amr.errors.ModelConfigError) as caught:
         mapped(frame_of(20), server.lm(), plan={**ONE_BY_ONE, "parallelism": 4})

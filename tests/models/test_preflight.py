@@ -85,6 +85,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.sampled(5)
 def test_a_mistake_is_one_error_that_names_the_setting_and_the_address(mistake):
     answer, path, said, seen = MISTAKES[mistake]
     with Play(lambda asked: [answer]) as server, pytest.raises(amr.errors.ModelError) as caught:
@@ -257,6 +258,7 @@ HOSTS = sorted({f"x.{suffix}" for suffix in KEY_VARIABLES} | {"api.openai.com", 
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "none", "EMPTY", "your-api-key", "sk-..."])
+@pytest.mark.sampled(3)
 def test_a_provider_gets_no_row_without_a_key(key, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # if anything were sent, it would end here
     for host in HOSTS[::10] if key is not None else HOSTS:

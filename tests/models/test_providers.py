@@ -244,6 +244,7 @@ def ends(call: Callable[[], Any], server: Endpoint, requests: int = IN_FLIGHT) -
 
 
 @pytest.mark.parametrize("profile", [one for one in PROFILES if one.checks_key], ids=lambda one: one.__name__)
+@pytest.mark.sampled(4)
 def test_a_bad_key_ends_a_run_at_once_with_a_word_about_the_key_and_not_the_key(profile):
     with profile() as server:
         said = ends(lambda: map_with_a_schema(server.lm(key="another-key-0123456789")), server)
@@ -252,6 +253,7 @@ def test_a_bad_key_ends_a_run_at_once_with_a_word_about_the_key_and_not_the_key(
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.__name__)
+@pytest.mark.sampled(5)
 def test_an_unknown_model_ends_a_run_at_once_with_its_name(profile):
     with profile() as server:
         said = ends(lambda: map_with_a_schema(server.lm("no-such-model")), server)

@@ -83,6 +83,7 @@ DRIBBLES = {
 
 
 @pytest.mark.parametrize("kind", DRIBBLES)
+@pytest.mark.sampled(3)
 def test_what_dribbles_in_does_not_extend_the_time_of_a_request(kind):
     with Play(lambda asked: DRIBBLES[kind]()) as server:
         lm = amr.LM("m", base_url=server.base_url, api_key="k", timeout_s=0.4, max_tries=1)

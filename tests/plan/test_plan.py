@@ -80,6 +80,7 @@ def test_a_planned_finding_never_hides_a_column():
         {"max_parallelism": 6},
     ],
 )
+@pytest.mark.sampled(4)
 def test_what_the_user_gave_stands_word_for_word_and_the_planner_sees_it(given):
     fits = PLANNED | ({"aggregations": []} if given.keys() & {"map", "finding"} else {})  # its own fields are not there
     with ScriptedServer(planner(fits)) as server:
@@ -245,6 +246,7 @@ def test_the_repr_of_a_plan_shows_what_it_does_and_what_it_would_take():
 
 
 @pytest.mark.parametrize(("rows", "size", "fan_in"), [(1, 1, 2), (9, 1, 3), (26, 1, 5), (40, 7, 2), (40, 3, 4)])
+@pytest.mark.sampled(3)
 def test_the_estimate_of_a_static_tree_is_exact_in_calls(rows, size, fan_in):
     frame = DF.head(rows)
     options: dict[str, Any] = {"map": "Read.", "reduce": "Combine.", "plan": {"shard_size": size, "fan_in": fan_in}}

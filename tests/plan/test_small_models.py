@@ -117,6 +117,7 @@ SPELLED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", SPELLED)
+@pytest.mark.sampled(4)
 def test_what_can_be_meant_in_one_way_only_is_read_at_once(case):
     parts, expected = SPELLED[case]
     plan, requests = plan_of(planned(**parts))
@@ -184,6 +185,7 @@ def test_condition_and_ranking_may_be_null_in_a_schema_that_every_server_holds_a
 @pytest.mark.parametrize(
     "word", ["true", "True", True, "all", "*", "1 = 1", "All rows.", "each row", "always true", "2 > 1"]
 )
+@pytest.mark.sampled(4)
 def test_a_condition_that_names_no_field_is_sent_back_and_then_left_out_and_told(word):
     bad, good = planned(where=word), planned(where="late")
     plan, requests = plan_of(bad, good)
@@ -197,6 +199,7 @@ def test_a_condition_that_names_no_field_is_sent_back_and_then_left_out_and_told
 
 
 @pytest.mark.parametrize("word", ["NaN", "n.a.", "undefined", "not applicable", "No filter.", "(none)", "[]", {}, []])
+@pytest.mark.sampled(4)
 def test_a_word_for_no_condition_is_none(word):
     plan, requests = plan_of(planned(where=word))
     assert plan.where is None
@@ -220,6 +223,7 @@ def test_a_word_for_no_condition_is_none(word):
         "row.Late = true",
     ],
 )
+@pytest.mark.sampled(4)
 def test_a_condition_that_says_that_a_field_is_true_is_that_field(condition):
     assert plan_of(planned(where=condition))[0].where == "late"
 
@@ -253,6 +257,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("case", RIGHT)
+@pytest.mark.sampled(4)
 def test_a_repair_says_what_would_be_right_for_that_part(case):
     parts, right = RIGHT[case]
     given = {"output": parts["output"]} if "output" in parts else {}
@@ -530,6 +535,7 @@ def test_an_end_is_told_only_if_it_is_no_chance(labels, end):
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1), (0.95, 0.05), (0.6, 0.3, 0.1), (0.25, 0.25, 0.25, 0.25)])
 @pytest.mark.parametrize("size", [6, 8, 10, 20, 50])
+@pytest.mark.sampled(7)
 def test_of_many_shards_of_a_careful_reader_hardly_one_is_told(weights, size):
     draw = random.Random(7)
     labels = draw.choices("abcd"[: len(weights)], weights, k=200 * size)

@@ -172,6 +172,7 @@ OF_THE_FRAME = [
 
 
 @pytest.mark.parametrize(("output", "said", "expected"), OF_THE_FRAME)
+@pytest.mark.sampled(5)
 def test_any_column_of_a_plain_frame_may_be_chosen(output, said, expected):
     with ScriptedServer(choosing(said)) as server:
         number = TRUTH.amr.reduce("How many?", output=output, lm=server.lm(), journal=False)
@@ -841,6 +842,7 @@ KEY_CASES = {
 
 
 @pytest.mark.parametrize("case", KEY_CASES)
+@pytest.mark.sampled(4)
 def test_no_line_that_a_model_reads_names_a_key_twice(case):
     with ScriptedServer(any_answer) as server:
         KEY_CASES[case](taken_frame(), server.lm())

@@ -165,6 +165,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize(("reduce", "options", "expected"), LISTS.values(), ids=LISTS.keys())
+@pytest.mark.sampled(4)
 def test_of_lists_the_values_in_them_are_counted(reduce, options, expected):
     assert cells(run(reduce, **options).output) == expected
 
@@ -306,6 +307,7 @@ LEVEL_CASES = {
 
 
 @pytest.mark.parametrize(("reduce", "by", "expected"), LEVEL_CASES.values(), ids=LEVEL_CASES.keys())
+@pytest.mark.sampled(3)
 def test_a_frame_with_several_levels_of_columns_is_reduced_as_any(reduce, by, expected):
     output = run(reduce, LEVELS, {"n": int | None, "mood": (Mood | None, "mood")}, at_levels, by=by).output
     found = cells(output)
@@ -391,6 +393,7 @@ PER_UNIT = {
 
 
 @pytest.mark.parametrize(("reduce", "options", "expected"), PER_UNIT.values(), ids=PER_UNIT.keys())
+@pytest.mark.sampled(5)
 def test_a_column_of_the_units_counts_once_per_unit_however_many_records_it_holds(reduce, options, expected):
     found = cells(run(reduce, finding=list[Item], **options).output)
     assert {name: found[name] for name in expected} == {name: cells(one) for name, one in expected.items()}
@@ -452,6 +455,7 @@ def never(request):
 
 
 @pytest.mark.parametrize(("name", "how", "expected"), NO_ROWS)
+@pytest.mark.sampled(7)
 def test_of_no_rows_counts_are_0_and_what_needs_a_value_is_missing(name, how, expected):
     output = run({name: how}, script=never, plan={"where": "ok"}).output
     assert cells(output[name]) == expected
@@ -501,6 +505,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize(("reduce", "options", "kind", "expected"), OUTPUTS.values(), ids=OUTPUTS.keys())
+@pytest.mark.sampled(3)
 def test_an_output_that_holds_what_is_computed_is_given(reduce, options, kind, expected):
     assert run(reduce, output=kind, **options).output == expected
 

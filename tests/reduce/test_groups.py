@@ -117,6 +117,7 @@ def test_counts_keep_the_order_of_categories_and_of_values_of_mixed_kind():
 
 
 @pytest.mark.parametrize("function", LATER)
+@pytest.mark.sampled(2)
 def test_a_function_that_must_be_awaited_is_as_one_that_must_not(function):
     def rows(call):
         return lambda frame: call(frame["n"])

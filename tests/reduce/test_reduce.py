@@ -45,6 +45,7 @@ def test_static_trees_have_the_published_shapes(vector):
 @pytest.mark.parametrize(
     "vector", [v for v in VECTORS["static"]["vectors"] if v["units"] < 100], ids=lambda v: v["units"]
 )
+@pytest.mark.sampled(3)
 def test_a_run_has_the_shape_of_its_tree_and_passes_a_group_of_one_without_a_call(vector):
     df = pd.DataFrame({"text": [f"row {n}" for n in range(vector["units"])]})
     plan = {"shard_size": 1, "fan_in": vector["fan_in"]}

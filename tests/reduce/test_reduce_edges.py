@@ -152,6 +152,7 @@ class Number(BaseModel):
     ],
     ids=["items", "tokens", "where", "named"],
 )
+@pytest.mark.sampled(2)
 def test_a_static_tree_over_findings_that_are_known_asks_what_it_asked_before(tmp_path, script, options):
     first, maps, reduces = run(rows(12), script, journal=tmp_path / "j.sqlite", **options)
     again, no_maps, no_reduces = run(rows(12), script, journal=tmp_path / "j.sqlite", **options)

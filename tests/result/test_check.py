@@ -184,6 +184,7 @@ def as_json(value: Any) -> Any:
         ("digits", [float(n) for n in range(12)]),
     ],
 )
+@pytest.mark.sampled(5)
 def test_labels_say_the_same_in_whatever_type_they_stand(sort, labels):
     result = found_to_be(sort)
     score = result.score({"x": labels})

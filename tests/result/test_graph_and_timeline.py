@@ -105,6 +105,7 @@ for _kind in KNOWN:
 
 
 @pytest.mark.parametrize(("kind", "frame"), CASES)
+@pytest.mark.sampled(5)
 def test_before_a_run_the_graph_is_that_of_the_run(kind, frame):
     call = {"columns": ["text"], **KNOWN[kind]}
     with ScriptedServer(provider) as server:
@@ -135,6 +136,7 @@ EDGES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.sampled(4)
 def test_before_a_run_of_odd_rows_the_graph_is_that_of_the_run(edge):
     frame, call = EDGES[edge]
     with ScriptedServer(provider) as server:

@@ -198,6 +198,7 @@ WAYS = {
 
 @pytest.mark.parametrize("trace", ["nodes", "full"])
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sampled(5)
 def test_runs_of_any_kind_can_be_looked_at_by_row_and_by_node(way, trace):
     options, label, node, shown = WAYS[way]
     frame = LONG if way == "pieces" else people()
@@ -479,6 +480,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.sampled(4)
 def test_hostile_texts_are_harmless_and_legible_in_a_terminal_and_in_a_notebook(kind, tmp_path):
     texts = pd.Series([HOSTILE[kind], "other"], dtype=object)
     frame = pd.DataFrame({"text": texts}).set_axis([f"<b>{kind}</b>\x1b[1m", "o"])

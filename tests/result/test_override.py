@@ -514,6 +514,7 @@ LABELS: dict[str, tuple[pd.Index, Any]] = {
 
 
 @pytest.mark.parametrize("name", list(LABELS))
+@pytest.mark.sampled(3)
 def test_a_row_is_named_by_its_label_whatever_that_is(server, name):
     index, label = LABELS[name]
     result = call(server, rows(4).set_axis(index))
@@ -633,6 +634,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", list(PLANS))
+@pytest.mark.sampled(3)
 def test_the_same_call_gives_the_correction_the_next_day_without_asking(server, tmp_path, name):
     options, path = PLANS[name], tmp_path / "journal.sqlite"
     result = days(server, path, rows(6), **options)

@@ -290,6 +290,7 @@ def _same(record: Any, expected: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", TYPES)
+@pytest.mark.sampled(4)
 def test_a_record_is_what_the_type_made_of_the_finding_before_and_after_a_save(name, tmp_path):
     kind, given = TYPES[name]
     result = _run(kind, given)

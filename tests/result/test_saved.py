@@ -314,7 +314,7 @@ COLUMNS: dict[str, pd.Series] = {
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 def test_a_column_of_every_kind_comes_back_as_it_is(kind, result, tmp_path):
     column = COLUMNS[kind]
     frame = pd.DataFrame({"x": column, "same": column}, index=range(len(column)))
@@ -400,7 +400,7 @@ OUTPUTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 def test_an_output_of_every_kind_comes_back_as_it_is(kind, result, tmp_path):
     dataclasses.replace(result, output=OUTPUTS[kind]).save(tmp_path)
     assert same_values(amr.load(tmp_path).output, OUTPUTS[kind])
@@ -581,6 +581,7 @@ REFUSED["a value beside the frame"][0]["frame"].attrs["own"] = Own()
 
 
 @pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.sampled(5)
 def test_what_would_not_come_back_is_refused_by_name_and_nothing_is_written(kind, result, tmp_path):
     changed, reason = REFUSED[kind]
     folder = tmp_path / "new" / "saved"

@@ -131,6 +131,7 @@ def assert_in_order(text: str, parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", SAID)
+@pytest.mark.sampled(4)
 def test_a_card_shows_the_answer_first_then_how_much_it_rests_on(results, kind):
     page = card(results[kind])
     assert_in_order(page.text, SAID[kind])
@@ -279,6 +280,7 @@ def test_rows_without_a_finding_say_so_in_the_table(results):
 
 
 @pytest.mark.parametrize("kind", ["text", "frame", "objects", "failures", "reduce failed", "stopped", "recipe"])
+@pytest.mark.sampled(3)
 def test_a_loaded_result_gives_the_same_card_and_report(results, tmp_path, kind):
     results[kind].save(tmp_path / "saved")
     again = amr.load(tmp_path / "saved")
@@ -435,6 +437,7 @@ def test_hostile_cells_are_shown_as_the_text_they_are():
         pytest.param("> " * 20_000, id="quotes"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_a_hostile_answer_of_any_kind_is_text(output):
     result = shown.hostile(output)
     for page in (card(result), report(result)):

@@ -108,7 +108,7 @@ def test_every_row_is_found_or_failed_with_a_reason_and_what_is_told_is_what_was
 
 
 @pytest.mark.parametrize("fault", sorted(KINDS - SLOW))
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 def test_each_fault_alone_loses_no_row_that_it_did_not_break(fault, alone):
     server, run = alone[fault]
     result = run.result()

@@ -123,7 +123,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.PlanWarning")
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_calls_and_prompts_are_those_of_the_run_if_answers_are_typical(shape):
     case = dict(SHAPES[shape])
     frame = LONG if shape.startswith("pieces") else ROWS
@@ -173,6 +173,7 @@ class Bounded(pydantic.BaseModel):
         ({**FOUND, "output": list[Bounded]}, 18),
     ],
 )
+@pytest.mark.sampled(3)
 def test_bounds_and_validators_of_the_user_s_do_not_change_the_number_of_calls(case, calls, refusing):
     CALLED.clear()
     plan = ROWS.amr.plan(lm=refusing.lm(), reduce="C.", plan=STATIC, columns=["text"], **case)
@@ -286,6 +287,7 @@ WITH_EMPTY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", WITH_EMPTY)
+@pytest.mark.sampled(4)
 def test_empty_rows_cost_in_an_estimate_what_they_cost_in_the_run(shape):
     case = dict(WITH_EMPTY[shape])
     with ScriptedServer(typical) as server:
@@ -379,6 +381,7 @@ REDACTED = [
 
 
 @pytest.mark.parametrize("shape", REDACTED)
+@pytest.mark.sampled(3)
 def test_an_estimate_counts_what_a_run_sends_that_redacts(shape):
     case = dict(SHAPES[shape])
     columns = {} if shape == "transposed" else {"columns": ["text"]}
@@ -473,7 +476,9 @@ IN_PART: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("empty", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "empty"])
-@pytest.mark.parametrize("shape", [*list(IN_PART)[:-1], pytest.param("many groups", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "shape", [*list(IN_PART)[:2], *(pytest.param(shape, marks=pytest.mark.long) for shape in list(IN_PART)[2:])]
+)
 def test_a_part_of_a_frame_tells_what_the_whole_would(shape, empty, refusing, monkeypatch):
     groups, case = IN_PART[shape]
     frame = many(4000).assign(group=groups)

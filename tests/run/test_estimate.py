@@ -77,6 +77,7 @@ def counted(text: str) -> int:
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.PlanWarning")
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.sampled(4)
 def test_the_estimate_against_the_actual(shape):
     """Calls to the one; tokens, by a sample of 40, within a tenth, and within the interval that is told."""
     case = {"map": "What does it say?"} | SHAPES[shape]
@@ -127,6 +128,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.PlanWarning")
 @pytest.mark.parametrize("shape", SHAPES | WRITTEN)
+@pytest.mark.sampled(4)
 def test_the_estimate_is_what_answers_of_typical_size_take(shape):
     case = {"map": "What does it say?"} | (SHAPES | WRITTEN)[shape]
     frame = case.pop("frame", ROWS)
@@ -256,6 +258,7 @@ def look(word: str) -> str:
         {"map": amr.Agent(lambda row: f"What of {row['group']}?")},
     ],
 )
+@pytest.mark.sampled(3)
 def test_requests_are_rendered_as_they_are_sent(options):
     def answered(request):
         found = {"findings": [{"unit": unit["unit"], "gist": "x", "mood": "good"} for unit in request.units]}
@@ -318,6 +321,7 @@ def test_a_no_spends_nothing_and_says_what_it_would_have_been():
 
 
 @pytest.mark.parametrize("verb", ["map", "filter", "map_reduce", "start"])
+@pytest.mark.sampled(2)
 def test_a_yes_goes_on_and_is_asked_for_once(verb):
     asked: list[amr.Estimate] = []
 

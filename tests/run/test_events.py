@@ -294,6 +294,7 @@ TOLD: dict[str, tuple[Any, Any, dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", TOLD)
+@pytest.mark.sampled(4)
 def test_what_happens_is_told_in_order_and_once(name):
     script, make_call, expected = TOLD[name]
     with ScriptedServer(script) as server:

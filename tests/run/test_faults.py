@@ -292,7 +292,7 @@ SERVICE = {
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("fault", SERVICE)
 @pytest.mark.parametrize("verb", ["filter", "a static tree", "groups", "planned", "estimate", "recipe"])
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 def test_a_service_that_fails_from_any_request_on_stops_the_run_or_only_units(verb, fault, errors):
     for first in range(6):
         script = lambda request, first=first: SERVICE[fault] if request.number >= first else answering(request)  # noqa: E731
@@ -329,6 +329,7 @@ class Strict(BaseModel):
 
 
 @pytest.mark.parametrize("name", WORST)
+@pytest.mark.sampled(3)
 def test_what_a_tool_raises_or_gives_is_told_to_its_agent(name):
     class Shown:
         __str__ = __repr__ = raising(name)
@@ -356,6 +357,7 @@ def test_what_a_tool_raises_or_gives_is_told_to_its_agent(name):
 
 
 @pytest.mark.parametrize("given", [None, 3, "", "  ", b"x", ["x"], float("nan")])
+@pytest.mark.sampled(3)
 def test_an_instruction_that_is_no_text_fails_its_row_alone_before_any_request(given):
     agent = amr.Agent(lambda row: given if row["text"] == "row 1" else "Which?")
     with ScriptedServer(truth) as server:
@@ -373,6 +375,7 @@ def test_an_instruction_that_is_no_text_fails_its_row_alone_before_any_request(g
 @pytest.mark.parametrize("given", [None, " ", 3])
 @pytest.mark.parametrize("how", [how for how in REDUCES if "instruction" in how])
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.sampled(4)
 def test_an_instruction_that_is_no_text_fails_its_reduce_or_its_group_and_is_listed(how, given):
     function = lambda found: given if found.iloc[0, 0] in {0, "row 0"} else "Say it."  # noqa: E731
     with ScriptedServer(truth) as server:
@@ -534,6 +537,7 @@ def test_a_cell_that_cannot_be_shown_stops_the_run_whenever_it_is_read(verb, nam
 
 @pytest.mark.parametrize("name", WORST)
 @pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.sampled(5)
 def test_what_a_confirmation_raises_stops_the_run(name, planned):
     budget = amr.Budget(confirm=raising(name))
     with ScriptedServer(truth) as server:
@@ -715,6 +719,7 @@ def run_recipe(lm, options):
 
 
 @pytest.mark.parametrize("name", WORST)
+@pytest.mark.sampled(3)
 def test_what_a_step_of_a_recipe_raises_stops_it_with_what_the_stages_found(name):
     first = amr.Recipe().map("Which?", finding={"n": int}, columns=["text"], plan=ONE_BY_ONE)
     for made in (
@@ -1031,6 +1036,7 @@ OF_THE_TYPE = {
 
 
 @pytest.mark.parametrize("case", STRAYS)
+@pytest.mark.sampled(4)
 def test_what_a_validator_gives_that_its_type_does_not_take_is_no_finding(case):
     kind, said = STRAYS[case]
     with ScriptedServer(lambda request: findings(request, lambda unit: {"n": said})) as server:

@@ -325,6 +325,7 @@ LINES: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("problem", LINES)
+@pytest.mark.sampled(3)
 def test_the_line_says_how_the_run_ended_and_stands_there_once_whether_a_bar_is_shown_or_not(problem, caplog):
     script, options, text = LINES[problem]
     for progress in (None, True, False):
@@ -409,7 +410,8 @@ with ScriptedServer(script) as server:
 """
 
 
-@pytest.mark.parametrize(("set_up", "lines"), [("configured", [1, 1]), ("not configured", [0, 1])])
+@pytest.mark.parametrize(("set_up", "lines"), [("not configured", [0, 1]), ("configured", [1, 1])])
+@pytest.mark.sampled(2)
 def test_without_a_reader_of_the_log_stderr_has_once_what_went_wrong(set_up, lines):
     done = run_python(STDERR, set_up)
     assert done.returncode == 0, done.stderr

@@ -77,6 +77,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.sampled(3)
 def test_what_the_journal_has_is_answered(options, server, path):
     question = Question(server, path, **options)
     frame = rows(7).assign(shop=["a", "b"] * 3 + ["a"])

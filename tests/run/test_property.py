@@ -124,6 +124,7 @@ def test_any_frame_any_corruption_any_shard_size(rows, index, shard_size, repair
     assert [status == "failed" for status in statuses] == [position in failed for position in range(rows)]
 
 
+@pytest.mark.long
 def test_10_000_rows_with_5_per_cent_corrupted_answers_0_wrong_0_lost():
     rng = random.Random(7)
     df = pd.DataFrame({"text": [f"row {n}" for n in range(10_000)]}).sample(frac=1, random_state=1)

@@ -163,6 +163,7 @@ CUTS = st.lists(st.integers(0, 14), max_size=4)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @settings(max_examples=examples(4), deadline=None, suppress_health_check=list(HealthCheck))
 @given(numbers=NUMBERS, shops=SHOPS, cuts=CUTS)
+@pytest.mark.sampled(4)
 def test_whole_and_in_parts_the_frame_findings_failures_and_answer_are_the_same(call, numbers, shops, cuts):
     same_in_parts(call, make_table(numbers, shops), cuts)
 
@@ -419,6 +420,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.sampled(4)
 def test_whatever_the_input_the_rows_and_the_answer_are_the_same_and_again_nothing_is_mapped(files, tmp_path, source):
     counted: list[str] = []
     for rows in (12, 12):

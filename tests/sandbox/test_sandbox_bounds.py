@@ -316,7 +316,7 @@ REFUSED_QUESTIONS = {
 
 @once
 @pytest.mark.parametrize("question", REFUSED_QUESTIONS.values(), ids=REFUSED_QUESTIONS.keys())
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 def test_what_code_may_not_ask_reaches_nobody_and_is_told(question):
     asked = Asked()
     call = f"{FORCE}\nask_by_force(**json.loads({json.dumps(json.dumps(question))}))\ntold()['ok'], time.sleep(0)"
@@ -335,6 +335,7 @@ SCHEMAS = {
 
 @once
 @pytest.mark.parametrize(("schema", "expected"), SCHEMAS.values(), ids=SCHEMAS.keys())
+@pytest.mark.sampled(2)
 def test_plain_types_lists_of_them_and_choices_can_be_asked_for(schema, expected):
     asked = Asked()
     (cell,) = in_session(f"len(ask(['é', None, 'b'], 'Which?', {schema}))", ask=asked)
@@ -348,6 +349,7 @@ def test_plain_types_lists_of_them_and_choices_can_be_asked_for(schema, expected
     ["ask(['x'] * 5, 'i')", "ask(['x'], 'i', {'a': dict})", "ask(['x' * (17 << 20)], 'i')", "ask(['x'], 'i' * 9000)"],
     ids=["too many texts", "a type that is none of them", "too long texts", "a long instruction"],
 )
+@pytest.mark.sampled(2)
 def test_code_is_told_what_ask_takes_without_asking_the_host(call):
     asked = Asked()
     (cell,) = in_session(call, ask=asked, limits=Limits(asks=4, wall_s=30))

@@ -76,4 +76,4 @@ def test_a_server_closes_the_connections_that_come_while_it_stops(make_server):
         for client in clients:
             client.close()
         del server
-        gc.collect()  # a socket that is left open is a warning here, and warnings are errors
+    gc.collect()  # a socket that is left open is a warning here, and warnings are errors

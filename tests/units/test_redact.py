@@ -328,6 +328,7 @@ def run_case(tmp_path, caplog, verb: str, options: dict[str, Any], script: Any) 
 
 
 @pytest.mark.parametrize("case", ALL)
+@pytest.mark.sampled(3)
 def test_no_feature_sends_what_is_taken_out(tmp_path, caplog, monkeypatch, case):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     run_case(tmp_path, caplog, *ALL[case])
