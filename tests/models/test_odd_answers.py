@@ -50,7 +50,7 @@ class RawServer(Play):
         self.asked: list[int] = []
 
     def _bytes(self, asked: Asked) -> list[bytes | None]:
-        row = int(re.search(r"row (\d+)", json.dumps(asked.body["messages"][-1]))[1])
+        row = int(re.search(r"row (\d+)", json.dumps(asked.body["messages"]))[1])
         self.asked.append(row)
         return [self._of_row(row, self.asked.count(row))]
 
@@ -139,6 +139,204 @@ def test_an_answer_that_is_always_broken_costs_its_rows_and_no_others():
     assert result.failures["position"].tolist() == list(range(0, rows, 2))
     assert set(result.failures["who"]) == {"model"}
     assert result.frame["n"].dropna().tolist() == list(range(1, rows, 2))
+
+
+def content_of(row: int) -> str:
+    return json.dumps({"findings": [{"unit": 0, "n": row}]})
+
+
+def choices(*of_row: dict[str, Any] | None) -> bytes:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    return http(json.dumps({"choices": of_row, "usage": usage}).encode())
+
+
+# Each with who answers so.
+PLACES = {
+    "vLLM, LM Studio: all is thought": lambda text: [{"message": {"content": None, "reasoning_content": text}}],
+    "OpenRouter: all is thought": lambda text: [{"message": {"content": "", "reasoning": "\n" + text}}],
+    "a gateway: none, and one": lambda text: [None, {"message": {"content": text}}],
+    "a gateway: an empty one, and one": lambda text: [{"message": {"content": None}}, {"message": {"content": text}}],
+    "vLLM: aborted at its end": lambda text: [{"message": {"content": text}, "finish_reason": "abort"}],
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+def test_an_answer_is_found_wherever_a_server_puts_it(place):
+    with RawServer(lambda row, times: choices(*place(content_of(row)))) as server:
+        result = mapped(frame_of(3), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1, 2]
+    assert len(server.asked) == 3
+
+
+THOUGHTS = {
+    "prose": "I think of {it}.",
+    "cut": '{"findings": [{"unit": 0, "n"',
+    "no object": "[1]",
+}
+
+
+@pytest.mark.parametrize("thought", THOUGHTS.values(), ids=THOUGHTS.keys())
+def test_thoughts_that_are_no_answer_are_none(thought):
+    with RawServer(lambda row, times: choices({"message": {"content": None, "reasoning_content": thought}})) as server:
+        result = mapped(frame_of(1), server.lm(), plan=ONE_BY_ONE)
+    assert result.failures["reason"].tolist() == ["the answer is empty"]
+
+
+BROKEN_OFF = pytest.mark.parametrize("reason", ["error", "insufficient_system_resource", "network_error", "abort"])
+
+
+@BROKEN_OFF
+def test_an_answer_that_a_server_breaks_off_is_paid_for_and_asked_again(reason):
+    def answer(row, times):
+        content = content_of(row)
+        if times == 1:
+            return choices({"message": {"content": content[:20]}, "finish_reason": reason})
+        return choices({"message": {"content": content}, "finish_reason": "stop"})
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(2), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1]
+    assert set(result.status["status"]) == {"ok"}
+    assert (result.total.calls, result.total.tries, len(server.asked)) == (4, 4, 4)
+
+
+@BROKEN_OFF
+def test_an_answer_that_is_always_broken_off_is_a_failure_of_the_server_s(reason):
+    broken = choices({"message": {"content": ""}, "finish_reason": reason})
+    with RawServer(lambda row, times: http(good(row)) if row else broken) as server:
+        result = mapped(frame_of(2), server.lm(max_tries=2), plan=ONE_BY_ONE)
+    assert result.failures[["position", "who", "attempts"]].values.tolist() == [[0, "model", 1]]
+    assert reason in result.failures["reason"][0]
+
+
+def stream(*events: Any, end: str = "data: [DONE]\n\n") -> bytes:
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return http("".join([*lines, end]).encode(), headers=b"Content-Type: text/event-stream\r\n")
+
+
+def delta(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+    return {"object": "chat.completion.chunk", "choices": choices, "usage": None}
+
+
+USAGE_EVENT = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+STREAMS = {
+    "as documented": lambda text: stream(
+        delta(role="assistant", content=""),
+        delta(content=text[:9]),
+        delta(content=text[9:]),
+        delta("stop"),
+        USAGE_EVENT,
+    ),
+    "thoughts first": lambda text: stream(
+        delta(reasoning_content="{"), delta(reasoning_content="?"), delta(content=text), delta("stop"), USAGE_EVENT
+    ),
+    "without an end mark": lambda text: stream(delta(content=text), delta("stop"), USAGE_EVENT, end=""),
+    "all in one event": lambda text: stream(USAGE_EVENT | {"choices": [{"message": {"content": text}}]}, end=""),
+    "lines of other fields": lambda text: http(
+        f": waiting\r\n\r\nevent: message\r\nid: 1\r\ndata:{json.dumps(delta('stop', content=text))}\r\n\r\n"
+        f"data:{json.dumps(USAGE_EVENT)}\r\n\r\n".encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("played", STREAMS.values(), ids=STREAMS.keys())
+def test_an_answer_that_comes_as_a_stream_is_read(played):
+    with RawServer(lambda row, times: played(content_of(row))) as server:
+        result = mapped(frame_of(3), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1, 2]
+    assert (result.total.calls, result.total.tokens, result.total.estimated) == (3, 45, 0)
+
+
+BROKEN_STREAMS = {
+    "broken off": stream(delta(content='{"findings": [{"unit": 0, "n": 7}]}'), end=""),
+    "an event that is none": stream(delta("stop", content="{}"), end="data: {\n\n"),
+    "an error": stream(delta(content="{"), {"error": {"code": 502, "message": "Provider disconnected"}}),
+    "no event": http(b": waiting\n\n: waiting\n\n"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS.keys())
+def test_a_stream_that_is_broken_is_asked_again(broken):
+    with RawServer(lambda row, times: http(good(row)) if times == 2 or row else broken) as server:
+        result = mapped(frame_of(2), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1]
+    assert (result.total.tries, len(server.asked)) == (3, 3)
+
+
+def test_calls_in_a_stream_are_put_together():
+    looked = []
+
+    @amr.tool
+    def look(at: str) -> str:
+        """Look."""
+        looked.append(at)
+        return "seen"
+
+    def part(index: int, **function: Any) -> dict[str, Any]:
+        return {"index": index, "function": function}
+
+    def answer(row, times):
+        if times > 1:
+            arguments = content_of(row)
+            call = {"id": "c", "type": "function"} | part(0, name="submit_findings", arguments=arguments)
+            return stream(delta("tool_calls", tool_calls=[call]))
+        return stream(
+            delta(tool_calls=[{"id": "a", "type": "function"} | part(0, name="look", arguments="")]),
+            delta(tool_calls=[part(0, arguments='{"at": ')]),
+            delta(tool_calls=[part(0, arguments='"it"}')]),
+            delta("tool_calls", tool_calls=[{"id": "b"} | part(1, name="look", arguments='{"at": "that"}')]),
+        )
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(1), server.lm(), plan=ONE_BY_ONE, tools=[look])
+    assert (result.frame["n"].tolist(), sorted(looked), len(server.asked)) == ([0], ["it", "that"], 2)
+
+
+ONLY_STREAMS = [
+    "This model only support stream mode, please enable the stream parameter to access the model. ",
+    "Stream is required",
+    "Non-streaming requests are not supported: set 'stream' to true.",
+]
+
+
+@pytest.mark.parametrize("said", ONLY_STREAMS, ids=range(len(ONLY_STREAMS)))
+def test_a_model_that_is_served_as_streams_only_is_asked_so_after_one_refusal(said):
+    class Streaming(RawServer):
+        def _bytes(self, asked: Asked) -> list[bytes | None]:
+            if not asked.body.get("stream"):
+                error = {"error": {"message": said, "type": "invalid_request_error"}}
+                return [http(json.dumps(error).encode(), status="400 Bad Request")]
+            assert asked.body["stream_options"] == {"include_usage": True}
+            return super()._bytes(asked)
+
+    with Streaming(lambda row, times: STREAMS["as documented"](content_of(row))) as server:
+        result = mapped(frame_of(3), server.lm(), plan=ONE_BY_ONE)
+        assert result.frame["n"].tolist() == [0, 1, 2]
+        assert (len(server.requests), result.total.tries, result.total.tokens) == (4, 4, 45)
+
+
+def test_a_call_beside_a_text_in_a_choice_of_its_own_is_made():
+    """GitHub Copilot's endpoint puts them so."""
+    call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    looks = {"message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
+    looked = []
+
+    @amr.tool
+    def look() -> str:
+        """Look."""
+        looked.append(1)
+        return "seen"
+
+    def answer(row, times):
+        if times == 1:
+            return choices({"message": {"content": "I will look."}, "finish_reason": "stop"}, looks)
+        submission = {"name": "submit_findings", "arguments": content_of(row)}
+        return choices({"message": {"tool_calls": [{"id": "b", "type": "function", "function": submission}]}})
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(1), server.lm(), plan=ONE_BY_ONE, tools=[look])
+    assert (result.frame["n"].tolist(), looked, len(server.asked)) == ([0], [1], 2)
 
 
 @pytest.mark.parametrize("tools", [False, True])

@@ -37,6 +37,13 @@ UNSUPPORTED = re.compile(
     r"same time|incompatible|cannot find field|no such (field|parameter)",
     re.IGNORECASE,
 )
+# Model Studio says it of some models (infiniflow/ragflow issue 5912), other gateways of all.
+WANTS_STREAM = re.compile(
+    r"\bonly supports? (the )?stream|\bstream\w* (mode )?(is required|required|only)\b|"
+    r"\b(enable|set|use) (the )?['\"`]?stream",
+    re.IGNORECASE,
+)
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 # Ollama says that the model "does not support thinking".
 OTHER_NAMES = {"reasoningeffort": ("thinking", "reasoning")}
 
@@ -49,16 +56,21 @@ class LearnedSettings:
         limit: the name of the setting for the largest answer; None if unknown.
         omitted: settings that are left out.
         accepted: settings with which a request was answered.
+        is_answered: whether a request was answered at all.
+        streams: whether the model answers as a stream only.
     """
 
     limit: str | None = None
     omitted: set[str] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
+    is_answered: bool = False
+    streams: bool = False
     _refused_limits: set[str] = field(default_factory=set)
 
     def apply(self, body: dict[str, Any]) -> dict[str, Any]:
         """Give a request's body without the settings that the model refuses."""
-        applied = {name: value for name, value in body.items() if name not in self.omitted}
+        wanted = body | STREAM if self.streams else body
+        applied = {name: value for name, value in wanted.items() if name not in self.omitted}
         form = applied.get("response_format")
         if STRICT in self.omitted and isinstance(form, dict) and "json_schema" in form:
             schema = {key: value for key, value in form["json_schema"].items() if key != STRICT}
@@ -158,6 +170,7 @@ class Adapting:
                 tries = error.attempts
             else:
                 self._settings.accepted.update(sent)
+                self._settings.is_answered = True
                 self._learn_limit(reply, sent)
                 return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + tries))
 
@@ -169,7 +182,7 @@ class Adapting:
         return self._settings.apply(options)
 
     def _learn_refusal(self, error: ModelRejected, sent: Mapping[str, Any]) -> None:
-        """Learn from a refusal which setting to leave out.
+        """Learn from a refusal which setting to leave out, or that answers come as streams only.
 
         Raises:
             ModelConfigError: it is a value that is refused.
@@ -177,6 +190,9 @@ class Adapting:
         if error.too_long:
             return
         message = str(error)
+        if not self._settings.is_answered and WANTS_STREAM.search(message):
+            self._settings.streams = True
+            return
         name = self._refused_setting(message, sent)
         if name is None:
             return
