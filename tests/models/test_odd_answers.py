@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import gzip
 import itertools
 import json
 import pathlib
@@ -26,6 +27,7 @@ from numbered import rows as frame_of
 from pandas_amr._agent.results import as_text
 from pandas_amr._records.cut import cut_middle
 from pandas_amr.models.base import Abilities
+from pandas_amr.models.openai.connections import LARGEST_BODY
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.failures import Failures
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
@@ -139,6 +141,29 @@ def test_an_answer_that_is_always_broken_costs_its_rows_and_no_others():
     assert result.failures["position"].tolist() == list(range(0, rows, 2))
     assert set(result.failures["who"]) == {"model"}
     assert result.frame["n"].dropna().tolist() == list(range(1, rows, 2))
+
+
+LARGE = b" " * (LARGEST_BODY + 1)
+TOO_LARGE = {
+    "as it is": http(LARGE),
+    "compressed to a thousandth": http(gzip.compress(LARGE * 4), headers=b"Content-Encoding: gzip\r\n"),
+    "an error": http(gzip.compress(LARGE), status="400 X", headers=b"Content-Encoding: gzip\r\n"),
+    "in chunks": http(
+        b"".join(b"100000\r\n" + b" " * 2**20 + b"\r\n" for _ in range(64)) + b"0\r\n\r\n",
+        headers=b"Transfer-Encoding: chunked\r\n",
+        length=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("large", TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_a_body_that_is_larger_than_any_answer_is_not_read(large):
+    with RawServer(lambda row, times: http(good(row)) if row else large) as server:
+        lm = server.lm(max_tries=2, timeout_s=60)
+        mapped(frame_of(2).tail(1), lm, plan=ONE_BY_ONE)
+        result = mapped(frame_of(2), lm, plan=ONE_BY_ONE)
+    assert result.failures["reason"].tolist() == ["The server's answer is larger than 32 MB and is not read."]
+    assert result.frame["n"].dropna().tolist() == [1]
 
 
 def content_of(row: int) -> str:

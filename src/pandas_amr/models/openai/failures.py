@@ -27,6 +27,7 @@ from pandas_amr.models.openai.advice import (
     redirect_target,
     with_scheme,
 )
+from pandas_amr.models.openai.connections import LARGEST_BODY, BodyTooLarge
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
 from pandas_amr.models.openai.headers import limits_of, retry_after_of
 from pandas_amr.models.openai.scrub import remove_secrets
@@ -257,6 +258,10 @@ class Failures:
         """Make the error of an answer that no HTTP library can read; it may be sent again."""
         if isinstance(error, TimeoutError):
             return self.timed_out()
+        if isinstance(error, BodyTooLarge):
+            return ModelUnavailable(
+                f"The server's answer is larger than {LARGEST_BODY >> 20} MB and is not read."
+            )
         name = type(error).__name__
         if not has_answered(self.url):
             return self._no_http(name)
