@@ -800,6 +800,31 @@ def test_where_nothing_was_ever_answered_a_refusal_is_the_configuration_and_ends
 SAID = {
     "LiteLLM's budget": (400, "Budget has been exceeded! Current cost: 12.0, Max budget: 10.0", "ModelConfigError"),
     "the same as 429": (429, "ExceededBudget: User=x over budget.", "ModelConfigError"),
+    "Anthropic's credit": (
+        400,
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.",
+        "ModelConfigError",
+    ),
+    "OpenRouter's limit of a key": (
+        403,
+        "Key limit exceeded (monthly limit). Manage it using https://openrouter.ai/settings/keys",
+        "ModelConfigError",
+    ),
+    "Groq's restriction": (
+        400,
+        "Organization has been restricted. Please reach out to support if you believe this was in error.",
+        "ModelConfigError",
+    ),
+    "Moonshot's suspension": (
+        403,
+        "Your account x<ak-y> is not active, current state: suspended, you may consider to check your account balance",
+        "ModelConfigError",
+    ),
+    "a proxy's": (407, "Proxy Authentication Required", "ModelConfigError"),
+    "a token that is none": (498, "Invalid token", "ModelConfigError"),
+    "an engine that failed": (424, "Request failed during generation: Server error: ", "ModelUnavailable"),
+    "Gemini's cancellation": (499, "The operation was cancelled.", "ModelUnavailable"),
+    "another connection": (421, "Misdirected Request", "ModelUnavailable"),
     "Portkey's budget": (412, "Virtual key budget exhausted", "ModelConfigError"),
     "Cloudflare's day": (429, "AiError: you have used up your daily free allocation of neurons", "ModelConfigError"),
     "a limit that passes": (429, "usage limit exceeded, try again in 20 s", "ModelUnavailable"),
@@ -874,7 +899,14 @@ def test_answers_with_another_key_or_model_say_nothing_of_this_one():
 
 @pytest.mark.parametrize(
     "refusal",
-    [Status(401, "bad key"), Status(402, "pay first"), Status(429, "no quota", "insufficient_quota")],
+    [
+        Status(401, "bad key"),
+        Status(402, "pay first"),
+        Status(429, "no quota", "insufficient_quota"),
+        Status(400, "Your credit balance is too low to access the Anthropic API."),
+        Status(403, "Key limit exceeded (total limit)."),
+        Status(401, "x", "account_deactivated"),
+    ],
     ids=str,
 )
 def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
@@ -885,6 +917,30 @@ def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
         mapped(frame_of(20), server.lm(), plan=ONE_BY_ONE, max_parallelism=1)
     assert caught.value.partial.frame["n"].dropna().tolist() == [0, 1, 2]
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "Forbidden"), (404, "The model was retired"), (410, "Gone")])
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_server_that_refuses_all_after_answers_is_not_asked_about_each_row(status, said, size):
+    def provider(request):
+        return findings(request, number) if request.number < 3 else Status(status, said)
+
+    with ScriptedServer(provider) as server, pytest.raises(amr.errors.ModelConfigError) as caught:
+        mapped(frame_of(1000), server.lm(max_parallelism=4), plan={"shard_size": size})
+    assert "Nothing was answered in 100 requests." in str(caught.value)
+    assert len(caught.value.partial.frame["n"].dropna()) == 3 * size
+    assert len(server.requests) < 3 + 100 + 4
+
+
+def test_refusals_that_answers_come_between_are_those_of_their_rows():
+    def provider(request):
+        is_refused = number(request.units[0])["n"] % 50 != 0
+        return Status(403, "Forbidden") if is_refused else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(301), server.lm(max_parallelism=1), plan=ONE_BY_ONE)
+    assert result.frame["n"].dropna().tolist() == [0, 50, 100, 150, 200, 250, 300]
+    assert len(server.requests) == 301
 
 
 NOT_CONFIGURATION = {
