@@ -30,7 +30,7 @@ from pandas_amr.models.base import Abilities
 from pandas_amr.models.openai.connections import LARGEST_BODY
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.failures import Failures
-from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+from pandas_amr.testing import Call, Drop, Raw, ScriptedServer, Status, findings
 from wire import Asked, Play
 
 ONE_BY_ONE = {"shard_size": 1}
@@ -917,6 +917,32 @@ def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
         mapped(frame_of(20), server.lm(), plan=ONE_BY_ONE, max_parallelism=1)
     assert caught.value.partial.frame["n"].dropna().tolist() == [0, 1, 2]
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("fault", [Status(500, "oops"), Drop(), Raw(body="{")], ids=["500", "reset", "no JSON"])
+def test_a_row_that_a_server_fails_at_fails_alone(fault):
+    def is_poisoned(request) -> bool:
+        return any(unit["text"] == "row 13" for unit in request.units)
+
+    def provider(request):
+        return fault if is_poisoned(request) else findings(request, number)
+
+    # So others are answered before it fails, as is what tells a row's fault from the server's.
+    with ScriptedServer(provider, latency_s=lambda request: 0.2 * is_poisoned(request)) as server:
+        result = mapped(frame_of(40), server.lm(max_tries=2), plan={"shard_size": 10})
+    assert result.failures["position"].tolist() == [13]
+    assert set(result.failures["who"]) == {"model"}
+    assert len(server.requests) <= 4 + 2 * 2 * 4 + 1
+
+
+def test_shards_are_not_halved_while_a_server_answers_nobody():
+    def provider(request):
+        return findings(request, number) if request.number < 2 else Status(500, "oops")
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(40), server.lm(max_tries=2, max_parallelism=1), plan={"shard_size": 10})
+    assert result.failures["position"].tolist() == list(range(20, 40))
+    assert len(server.requests) == 2 + 2 * 2
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "Forbidden"), (404, "The model was retired"), (410, "Gone")])
