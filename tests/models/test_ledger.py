@@ -126,10 +126,12 @@ UNKNOWN = [
     {"prompt_tokens": 12.5, "completion_tokens": float(7)},
     {"completion_tokens": 7},
     {"prompt_tokens": 120},
+    {"prompt_tokens": 2**63, "completion_tokens": 2**63, "total_tokens": 2**64},
+    {"prompt_tokens": 10**400, "completion_tokens": 10**400, "total_tokens": 10**400},
 ]
 
 
-@pytest.mark.parametrize("usage", UNKNOWN, ids=str)
+@pytest.mark.parametrize("usage", UNKNOWN, ids=range(len(UNKNOWN)))
 @pytest.mark.sampled(4)
 def test_what_is_not_told_is_unknown_and_estimated_and_never_0(usage):
     with ScriptedServer(lambda request: told(request, usage)) as server:
@@ -139,6 +141,19 @@ def test_what_is_not_told_is_unknown_and_estimated_and_never_0(usage):
     assert result.usage["estimated"].sum() == len(DF)
     assert min(total.input_tokens, total.output_tokens) >= len(DF)
     assert total.money > 0
+
+
+def test_one_absurd_count_does_not_change_what_later_answers_are_estimated_at():
+    def script(request):
+        return told(request, {"prompt_tokens": 90_000_000, "completion_tokens": 7} if request.number == 0 else None)
+
+    with ScriptedServer(script) as server:
+        lm = server.lm("tells absurd counts")
+        DF.head(1).amr.map_reduce(**OPTIONS, lm=lm)
+        result = DF.head(1).amr.map_reduce(**OPTIONS, lm=lm)
+        characters = sum(len(message["content"]) for message in server.requests[-1].messages)
+    assert result.total.estimated == 1
+    assert result.total.input_tokens < 10 * characters
 
 
 def test_a_part_that_is_told_is_believed():

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import gzip
 import itertools
 import json
 import pathlib
@@ -26,9 +27,10 @@ from numbered import rows as frame_of
 from pandas_amr._agent.results import as_text
 from pandas_amr._records.cut import cut_middle
 from pandas_amr.models.base import Abilities
+from pandas_amr.models.openai.connections import LARGEST_BODY
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.failures import Failures
-from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+from pandas_amr.testing import Call, Drop, Raw, ScriptedServer, Status, findings
 from wire import Asked, Play
 
 ONE_BY_ONE = {"shard_size": 1}
@@ -50,7 +52,7 @@ class RawServer(Play):
         self.asked: list[int] = []
 
     def _bytes(self, asked: Asked) -> list[bytes | None]:
-        row = int(re.search(r"row (\d+)", json.dumps(asked.body["messages"][-1]))[1])
+        row = int(re.search(r"row (\d+)", json.dumps(asked.body["messages"]))[1])
         self.asked.append(row)
         return [self._of_row(row, self.asked.count(row))]
 
@@ -139,6 +141,227 @@ def test_an_answer_that_is_always_broken_costs_its_rows_and_no_others():
     assert result.failures["position"].tolist() == list(range(0, rows, 2))
     assert set(result.failures["who"]) == {"model"}
     assert result.frame["n"].dropna().tolist() == list(range(1, rows, 2))
+
+
+LARGE = b" " * (LARGEST_BODY + 1)
+TOO_LARGE = {
+    "as it is": http(LARGE),
+    "compressed to a thousandth": http(gzip.compress(LARGE * 4), headers=b"Content-Encoding: gzip\r\n"),
+    "an error": http(gzip.compress(LARGE), status="400 X", headers=b"Content-Encoding: gzip\r\n"),
+    "in chunks": http(
+        b"".join(b"100000\r\n" + b" " * 2**20 + b"\r\n" for _ in range(64)) + b"0\r\n\r\n",
+        headers=b"Transfer-Encoding: chunked\r\n",
+        length=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("large", TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_a_body_that_is_larger_than_any_answer_is_not_read(large):
+    with RawServer(lambda row, times: http(good(row)) if row else large) as server:
+        lm = server.lm(max_tries=2, timeout_s=60)
+        mapped(frame_of(2).tail(1), lm, plan=ONE_BY_ONE)
+        result = mapped(frame_of(2), lm, plan=ONE_BY_ONE)
+    assert result.failures["reason"].tolist() == ["The server's answer is larger than 32 MB and is not read."]
+    assert result.frame["n"].dropna().tolist() == [1]
+
+
+def content_of(row: int) -> str:
+    return json.dumps({"findings": [{"unit": 0, "n": row}]})
+
+
+def choices(*of_row: dict[str, Any] | None) -> bytes:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    return http(json.dumps({"choices": of_row, "usage": usage}).encode())
+
+
+# Each with who answers so.
+PLACES = {
+    "vLLM, LM Studio: all is thought": lambda text: [{"message": {"content": None, "reasoning_content": text}}],
+    "OpenRouter: all is thought": lambda text: [{"message": {"content": "", "reasoning": "\n" + text}}],
+    "a gateway: none, and one": lambda text: [None, {"message": {"content": text}}],
+    "a gateway: an empty one, and one": lambda text: [{"message": {"content": None}}, {"message": {"content": text}}],
+    "vLLM: aborted at its end": lambda text: [{"message": {"content": text}, "finish_reason": "abort"}],
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+def test_an_answer_is_found_wherever_a_server_puts_it(place):
+    with RawServer(lambda row, times: choices(*place(content_of(row)))) as server:
+        result = mapped(frame_of(3), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1, 2]
+    assert len(server.asked) == 3
+
+
+THOUGHTS = {
+    "prose": "I think of {it}.",
+    "cut": '{"findings": [{"unit": 0, "n"',
+    "no object": "[1]",
+}
+
+
+@pytest.mark.parametrize("thought", THOUGHTS.values(), ids=THOUGHTS.keys())
+def test_thoughts_that_are_no_answer_are_none(thought):
+    with RawServer(lambda row, times: choices({"message": {"content": None, "reasoning_content": thought}})) as server:
+        result = mapped(frame_of(1), server.lm(), plan=ONE_BY_ONE)
+    assert result.failures["reason"].tolist() == ["the answer is empty"]
+
+
+BROKEN_OFF = pytest.mark.parametrize("reason", ["error", "insufficient_system_resource", "network_error", "abort"])
+
+
+@BROKEN_OFF
+def test_an_answer_that_a_server_breaks_off_is_paid_for_and_asked_again(reason):
+    def answer(row, times):
+        content = content_of(row)
+        if times == 1:
+            return choices({"message": {"content": content[:20]}, "finish_reason": reason})
+        return choices({"message": {"content": content}, "finish_reason": "stop"})
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(2), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1]
+    assert set(result.status["status"]) == {"ok"}
+    assert (result.total.calls, result.total.tries, len(server.asked)) == (4, 4, 4)
+
+
+@BROKEN_OFF
+def test_an_answer_that_is_always_broken_off_is_a_failure_of_the_server_s(reason):
+    broken = choices({"message": {"content": ""}, "finish_reason": reason})
+    with RawServer(lambda row, times: http(good(row)) if row else broken) as server:
+        result = mapped(frame_of(2), server.lm(max_tries=2), plan=ONE_BY_ONE)
+    assert result.failures[["position", "who", "attempts"]].values.tolist() == [[0, "model", 1]]
+    assert reason in result.failures["reason"][0]
+
+
+def stream(*events: Any, end: str = "data: [DONE]\n\n") -> bytes:
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return http("".join([*lines, end]).encode(), headers=b"Content-Type: text/event-stream\r\n")
+
+
+def delta(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+    return {"object": "chat.completion.chunk", "choices": choices, "usage": None}
+
+
+USAGE_EVENT = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+STREAMS = {
+    "as documented": lambda text: stream(
+        delta(role="assistant", content=""),
+        delta(content=text[:9]),
+        delta(content=text[9:]),
+        delta("stop"),
+        USAGE_EVENT,
+    ),
+    "thoughts first": lambda text: stream(
+        delta(reasoning_content="{"), delta(reasoning_content="?"), delta(content=text), delta("stop"), USAGE_EVENT
+    ),
+    "without an end mark": lambda text: stream(delta(content=text), delta("stop"), USAGE_EVENT, end=""),
+    "all in one event": lambda text: stream(USAGE_EVENT | {"choices": [{"message": {"content": text}}]}, end=""),
+    "lines of other fields": lambda text: http(
+        f": waiting\r\n\r\nevent: message\r\nid: 1\r\ndata:{json.dumps(delta('stop', content=text))}\r\n\r\n"
+        f"data:{json.dumps(USAGE_EVENT)}\r\n\r\n".encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("played", STREAMS.values(), ids=STREAMS.keys())
+def test_an_answer_that_comes_as_a_stream_is_read(played):
+    with RawServer(lambda row, times: played(content_of(row))) as server:
+        result = mapped(frame_of(3), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1, 2]
+    assert (result.total.calls, result.total.tokens, result.total.estimated) == (3, 45, 0)
+
+
+BROKEN_STREAMS = {
+    "broken off": stream(delta(content='{"findings": [{"unit": 0, "n": 7}]}'), end=""),
+    "an event that is none": stream(delta("stop", content="{}"), end="data: {\n\n"),
+    "an error": stream(delta(content="{"), {"error": {"code": 502, "message": "Provider disconnected"}}),
+    "no event": http(b": waiting\n\n: waiting\n\n"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS.keys())
+def test_a_stream_that_is_broken_is_asked_again(broken):
+    with RawServer(lambda row, times: http(good(row)) if times == 2 or row else broken) as server:
+        result = mapped(frame_of(2), server.lm(), plan=ONE_BY_ONE)
+    assert result.frame["n"].tolist() == [0, 1]
+    assert (result.total.tries, len(server.asked)) == (3, 3)
+
+
+def test_calls_in_a_stream_are_put_together():
+    looked = []
+
+    @amr.tool
+    def look(at: str) -> str:
+        """Look."""
+        looked.append(at)
+        return "seen"
+
+    def part(index: int, **function: Any) -> dict[str, Any]:
+        return {"index": index, "function": function}
+
+    def answer(row, times):
+        if times > 1:
+            arguments = content_of(row)
+            call = {"id": "c", "type": "function"} | part(0, name="submit_findings", arguments=arguments)
+            return stream(delta("tool_calls", tool_calls=[call]))
+        return stream(
+            delta(tool_calls=[{"id": "a", "type": "function"} | part(0, name="look", arguments="")]),
+            delta(tool_calls=[part(0, arguments='{"at": ')]),
+            delta(tool_calls=[part(0, arguments='"it"}')]),
+            delta("tool_calls", tool_calls=[{"id": "b"} | part(1, name="look", arguments='{"at": "that"}')]),
+        )
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(1), server.lm(), plan=ONE_BY_ONE, tools=[look])
+    assert (result.frame["n"].tolist(), sorted(looked), len(server.asked)) == ([0], ["it", "that"], 2)
+
+
+ONLY_STREAMS = [
+    "This model only support stream mode, please enable the stream parameter to access the model. ",
+    "Stream is required",
+    "Non-streaming requests are not supported: set 'stream' to true.",
+]
+
+
+@pytest.mark.parametrize("said", ONLY_STREAMS, ids=range(len(ONLY_STREAMS)))
+def test_a_model_that_is_served_as_streams_only_is_asked_so_after_one_refusal(said):
+    class Streaming(RawServer):
+        def _bytes(self, asked: Asked) -> list[bytes | None]:
+            if not asked.body.get("stream"):
+                error = {"error": {"message": said, "type": "invalid_request_error"}}
+                return [http(json.dumps(error).encode(), status="400 Bad Request")]
+            assert asked.body["stream_options"] == {"include_usage": True}
+            return super()._bytes(asked)
+
+    with Streaming(lambda row, times: STREAMS["as documented"](content_of(row))) as server:
+        result = mapped(frame_of(3), server.lm(), plan=ONE_BY_ONE)
+        assert result.frame["n"].tolist() == [0, 1, 2]
+        assert (len(server.requests), result.total.tries, result.total.tokens) == (4, 4, 45)
+
+
+def test_a_call_beside_a_text_in_a_choice_of_its_own_is_made():
+    """GitHub Copilot's endpoint puts them so."""
+    call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    looks = {"message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
+    looked = []
+
+    @amr.tool
+    def look() -> str:
+        """Look."""
+        looked.append(1)
+        return "seen"
+
+    def answer(row, times):
+        if times == 1:
+            return choices({"message": {"content": "I will look."}, "finish_reason": "stop"}, looks)
+        submission = {"name": "submit_findings", "arguments": content_of(row)}
+        return choices({"message": {"tool_calls": [{"id": "b", "type": "function", "function": submission}]}})
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(1), server.lm(), plan=ONE_BY_ONE, tools=[look])
+    assert (result.frame["n"].tolist(), looked, len(server.asked)) == ([0], [1], 2)
 
 
 @pytest.mark.parametrize("tools", [False, True])
@@ -579,6 +802,31 @@ def test_where_nothing_was_ever_answered_a_refusal_is_the_configuration_and_ends
 SAID = {
     "LiteLLM's budget": (400, "Budget has been exceeded! Current cost: 12.0, Max budget: 10.0", "ModelConfigError"),
     "the same as 429": (429, "ExceededBudget: User=x over budget.", "ModelConfigError"),
+    "Anthropic's credit": (
+        400,
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.",
+        "ModelConfigError",
+    ),
+    "OpenRouter's limit of a key": (
+        403,
+        "Key limit exceeded (monthly limit). Manage it using https://openrouter.ai/settings/keys",
+        "ModelConfigError",
+    ),
+    "Groq's restriction": (
+        400,
+        "Organization has been restricted. Please reach out to support if you believe this was in error.",
+        "ModelConfigError",
+    ),
+    "Moonshot's suspension": (
+        403,
+        "Your account x<ak-y> is not active, current state: suspended, you may consider to check your account balance",
+        "ModelConfigError",
+    ),
+    "a proxy's": (407, "Proxy Authentication Required", "ModelConfigError"),
+    "a token that is none": (498, "Invalid token", "ModelConfigError"),
+    "an engine that failed": (424, "Request failed during generation: Server error: ", "ModelUnavailable"),
+    "Gemini's cancellation": (499, "The operation was cancelled.", "ModelUnavailable"),
+    "another connection": (421, "Misdirected Request", "ModelUnavailable"),
     "Portkey's budget": (412, "Virtual key budget exhausted", "ModelConfigError"),
     "Cloudflare's day": (429, "AiError: you have used up your daily free allocation of neurons", "ModelConfigError"),
     "a limit that passes": (429, "usage limit exceeded, try again in 20 s", "ModelUnavailable"),
@@ -653,7 +901,14 @@ def test_answers_with_another_key_or_model_say_nothing_of_this_one():
 
 @pytest.mark.parametrize(
     "refusal",
-    [Status(401, "bad key"), Status(402, "pay first"), Status(429, "no quota", "insufficient_quota")],
+    [
+        Status(401, "bad key"),
+        Status(402, "pay first"),
+        Status(429, "no quota", "insufficient_quota"),
+        Status(400, "Your credit balance is too low to access the Anthropic API."),
+        Status(403, "Key limit exceeded (total limit)."),
+        Status(401, "x", "account_deactivated"),
+    ],
     ids=str,
 )
 def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
@@ -664,6 +919,56 @@ def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
         mapped(frame_of(20), server.lm(), plan=ONE_BY_ONE, max_parallelism=1)
     assert caught.value.partial.frame["n"].dropna().tolist() == [0, 1, 2]
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("fault", [Status(500, "oops"), Drop(), Raw(body="{")], ids=["500", "reset", "no JSON"])
+def test_a_row_that_a_server_fails_at_fails_alone(fault):
+    def is_poisoned(request) -> bool:
+        return any(unit["text"] == "row 13" for unit in request.units)
+
+    def provider(request):
+        return fault if is_poisoned(request) else findings(request, number)
+
+    # So others are answered before it fails, as is what tells a row's fault from the server's.
+    with ScriptedServer(provider, latency_s=lambda request: 0.2 * is_poisoned(request)) as server:
+        result = mapped(frame_of(40), server.lm(max_tries=2), plan={"shard_size": 10})
+    assert result.failures["position"].tolist() == [13]
+    assert set(result.failures["who"]) == {"model"}
+    assert len(server.requests) <= 4 + 2 * 2 * 4 + 1
+
+
+def test_shards_are_not_halved_while_a_server_answers_nobody():
+    def provider(request):
+        return findings(request, number) if request.number < 2 else Status(500, "oops")
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(40), server.lm(max_tries=2, max_parallelism=1), plan={"shard_size": 10})
+    assert result.failures["position"].tolist() == list(range(20, 40))
+    assert len(server.requests) == 2 + 2 * 2
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "Forbidden"), (404, "The model was retired"), (410, "Gone")])
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_server_that_refuses_all_after_answers_is_not_asked_about_each_row(status, said, size):
+    def provider(request):
+        return findings(request, number) if request.number < 3 else Status(status, said)
+
+    with ScriptedServer(provider) as server, pytest.raises(amr.errors.ModelConfigError) as caught:
+        mapped(frame_of(1000), server.lm(max_parallelism=4), plan={"shard_size": size})
+    assert "Nothing was answered in 100 requests." in str(caught.value)
+    assert len(caught.value.partial.frame["n"].dropna()) == 3 * size
+    assert len(server.requests) < 3 + 100 + 4
+
+
+def test_refusals_that_answers_come_between_are_those_of_their_rows():
+    def provider(request):
+        is_refused = number(request.units[0])["n"] % 50 != 0
+        return Status(403, "Forbidden") if is_refused else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(301), server.lm(max_parallelism=1), plan=ONE_BY_ONE)
+    assert result.frame["n"].dropna().tolist() == [0, 50, 100, 150, 200, 250, 300]
+    assert len(server.requests) == 301
 
 
 NOT_CONFIGURATION = {

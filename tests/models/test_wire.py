@@ -740,6 +740,40 @@ def test_a_setting_that_is_refused_is_left_out_with_one_warning(case, agent):
     assert result.total.tokens + again.total.tokens == server.tokens
 
 
+NO_SYSTEM = [
+    "System role not supported",
+    "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+    "Conversation roles must alternate user/assistant/user/assistant/...",
+]
+
+
+@pytest.mark.parametrize("said", NO_SYSTEM, ids=range(len(NO_SYSTEM)))
+def test_a_model_without_a_system_role_reads_its_text_before_the_user_s(said):
+    def provider(request):
+        return Status(400, said) if request.messages[0]["role"] == "system" else answer(request)
+
+    with ScriptedServer(provider) as server:
+        lm = server.lm()
+        result = DF.amr.map_reduce(max_parallelism=16, lm=lm, **OPTIONS)
+        refused, *answered = server.requests
+    assert result.output["n"] == SUM
+    assert len(answered) == ROWS
+    system, user = refused.messages
+    joined = [request.messages[0]["content"] for request in answered]
+    assert f"{system['content']}\n\n{user['content']}" in joined
+    assert {len(request.messages) for request in answered} == {1}
+
+
+def test_a_row_that_speaks_of_roles_takes_none_once_requests_were_answered():
+    def provider(request):
+        is_refused = request.number == 3
+        return Status(400, "System role not supported") if is_refused else answer(request)
+
+    with ScriptedServer(provider) as server:
+        DF.amr.map_reduce(max_parallelism=1, lm=server.lm(), **OPTIONS)
+        assert {request.messages[0]["role"] for request in server.requests} == {"system"}
+
+
 def test_several_settings_that_are_refused_cost_a_request_each():
     def provider(request):
         for name in ("seed", "temperature"):

@@ -32,6 +32,7 @@ from pandas_amr.errors import (
     ModelError,
     ModelRefused,
     ModelRejected,
+    ModelUnavailable,
     RunStopped,
     SandboxError,
     SandboxUnavailable,
@@ -615,11 +616,13 @@ def _sandbox_attempt(numbers: tuple[int, ...], error: SandboxError) -> Attempt:
 
 
 def _failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:
-    """Make the attempt that a model's error is; fewer units help if the content was refused."""
+    """Make the attempt that a model's error is; fewer units help if one of them is the cause."""
+    is_of_content = isinstance(error, OF_CONTENT)
+    is_of_request = isinstance(error, ModelUnavailable) and error.answers_others
     return Attempt(
         Checked(problems=dict.fromkeys(numbers, str(error))),
         who="model",
-        may_halve=isinstance(error, OF_CONTENT),
+        may_halve=is_of_content or is_of_request,
         too_long=isinstance(error, ModelRejected) and error.too_long,
-        is_of_content=isinstance(error, OF_CONTENT),
+        is_of_content=is_of_content,
     )

@@ -42,6 +42,7 @@ CACHE_VARIABLE = "TIKTOKEN_CACHE_DIR"
 BYTES_PER_TOKEN = 3
 CHARACTERS_PER_TOKEN = 4
 CORRECTION = 0.2
+MOST_PER_CHARACTER = 4.0  # a character has at most four bytes, and each token at least one
 MOST_TOKENS = 10**12  # of one text
 
 _lock = forkable_lock()
@@ -132,7 +133,7 @@ def _estimate_by_length(model: str, text: str) -> int:
 def learn_token_ratio(model: str, *, characters: int, tokens: int) -> None:
     """Correct the ratio of a model by what a provider counted."""
     if characters > 0 and tokens > 0:
-        counted = tokens / characters
+        counted = min(tokens / characters, MOST_PER_CHARACTER)
         ratio = _ratios.get(model, counted)
         _ratios[model] = ratio + (counted - ratio) * CORRECTION
 

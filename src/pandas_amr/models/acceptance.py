@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# So many requests in a row that are refused for what is configured, and none that is answered, show
+# that it has changed: a key has expired, a model was retired.
+MOST_REFUSED = 100
+
+
 @dataclass(slots=True)
 class Acceptance:
     """Whether one server accepts one key and model.
@@ -26,11 +31,13 @@ class Acceptance:
         most_refused: how many refused requests show that none will be answered; None if only all
             requests under way show it.
         unusable: how many answers were no completions.
+        refused: how many requests in a row were refused since one was answered.
     """
 
     accepted: bool = False
     most_refused: int | None = None
     unusable: int = 0
+    refused: int = 0
     _open: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -52,7 +59,13 @@ class Acceptance:
     def accept(self) -> None:
         """Record that a request was answered."""
         self.accepted = True
+        self.refused = 0
         self._release_if_decided()
+
+    def has_ended(self) -> bool:
+        """Count a request as refused after others were answered; tell whether it is one of all."""
+        self.refused += 1
+        return self.refused >= MOST_REFUSED
 
     async def is_accepted(self) -> bool:
         """Tell whether a request was answered; wait while one under way may still be.

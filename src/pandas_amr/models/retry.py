@@ -119,6 +119,8 @@ class _RetryPolicy:
             return False
         self.failures += 1
         if self.failures >= self.lm.max_tries:
+            waited_s = self.throttle.clock() - self.began
+            error.answers_others = self.throttle.silent_s < waited_s
             return True
         if error.usage is not None:
             self.spent += replace(error.usage, tries=0)  # `sent` counts them

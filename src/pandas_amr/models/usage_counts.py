@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ANSWER_PARTS = ("content", "tool_calls")
 WRITTEN_PARTS = ("content", "refusal", "reasoning_content", "tool_calls")
+# Ten times the largest context window there is. Above it, one answer would set all later estimates.
+MOST_TOKENS = 100_000_000
 
 
 def usage_of(
@@ -24,8 +26,9 @@ def usage_of(
 ) -> Usage:
     """Give the usage of one answered request.
 
-    A count that is missing, negative or not a number is unknown, never 0: it is estimated by
-    length. If the total is more than its parts, the rest is reasoning that was not counted.
+    A count that is missing, negative, not a number, or more than any model takes is unknown, never
+    0: it is estimated by length. If the total is more than its parts, the rest is reasoning that
+    was not counted.
 
     Args:
         answer: the decoded body of the answer.
@@ -81,7 +84,7 @@ def _count(counts: object, name: str) -> int | None:
     value = get_field(counts, name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_TOKENS:
         return None
     return value
 

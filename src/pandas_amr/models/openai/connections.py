@@ -28,6 +28,10 @@ IDLE_S = 60.0
 MOST_IDLE = 32  # connections per server that are kept between runs; a pool that had more is closed
 MOST_SERVERS = 32  # whose connections are kept between runs
 EXIT_S = 2.0
+# Bytes of a body, decompressed: ten times the longest answer of any model. Files of a batch are
+# larger.
+LARGEST_BODY = 32 << 20
+FILES = "/files/"
 PROXIES = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -145,8 +149,12 @@ def context_of(environment: Environment) -> ssl.SSLContext:
     return context
 
 
+class BodyTooLarge(ValueError):
+    """A body is larger than any answer; to read it would take the memory of the process."""
+
+
 class _HttpClient(openai.DefaultAioHttpClient):
-    """An HTTP client that makes its sessions here.
+    """An HTTP client that makes its sessions here, and reads no more than an answer may take.
 
     Attributes:
         most: most requests that it had under way at once.
@@ -155,12 +163,26 @@ class _HttpClient(openai.DefaultAioHttpClient):
     most = 0
     _under_way = 0
 
-    async def send(self, *args: Any, **options: Any) -> httpx2.Response:
-        """Send a request."""
+    async def send(
+        self, request: httpx2.Request, *, stream: bool = False, **options: Any
+    ) -> httpx2.Response:
+        """Send a request.
+
+        Raises:
+            BodyTooLarge: the body of the response is, and it is not a file.
+        """
         self._under_way += 1
         self.most = max(self.most, self._under_way)
         try:
-            return await super().send(*args, **options)
+            if stream or FILES in request.url.path:
+                return await super().send(request, stream=stream, **options)
+            response = await super().send(request, stream=True, **options)
+            try:
+                await _read_body(response)
+            except BaseException:
+                await response.aclose()
+                raise
+            return response
         finally:
             self._under_way -= 1
 
@@ -169,6 +191,23 @@ class _HttpClient(openai.DefaultAioHttpClient):
 
     def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
         return _set_session_factory(super()._init_proxy_transport(*args, **options))
+
+
+async def _read_body(response: httpx2.Response) -> None:
+    """Read a body as ``Response.aread`` does, up to the largest size.
+
+    Raises:
+        BodyTooLarge: it is longer.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async with contextlib.aclosing(response.aiter_bytes()) as body:
+        async for part in body:
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise BodyTooLarge
+            parts.append(part)
+    response._content = b"".join(parts)  # noqa: SLF001 (httpx2 knows no bound)
 
 
 def _set_session_factory(transport: Any) -> httpx2.AsyncBaseTransport:

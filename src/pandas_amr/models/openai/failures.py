@@ -27,6 +27,7 @@ from pandas_amr.models.openai.advice import (
     redirect_target,
     with_scheme,
 )
+from pandas_amr.models.openai.connections import LARGEST_BODY, BodyTooLarge
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
 from pandas_amr.models.openai.headers import limits_of, retry_after_of
 from pandas_amr.models.openai.scrub import remove_secrets
@@ -37,21 +38,30 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import LM
 
-RETRYABLE = frozenset({408, 409, 425, 429})
-CONFIG = frozenset({401, 402, 403, 404})
+# 421: another connection may do; 424: Text Generation Inference, if its engine failed; 499: Gemini,
+# if it cancelled the request.
+RETRYABLE = frozenset({408, 409, 421, 424, 425, 429, 499})
+CONFIG = frozenset({401, 402, 403, 404, 407, 410, 498})
+PROXY_WANTS_LOGIN = 407
 NO_QUOTA = frozenset({
     "insufficient_quota",
     "billing_not_active",
     "billing_hard_limit_reached",
     "access_terminated",
     "budget_exceeded",
+    "account_deactivated",
+    "exceeded_current_quota_error",  # Moonshot, of a suspended account too
 })  # fmt: skip
-NO_QUOTA_STATUSES = frozenset({400, 412, 429})  # 412: Portkey
+# 400: Anthropic, Groq, LiteLLM; 403: OpenRouter, Moonshot; 412: Portkey
+NO_QUOTA_STATUSES = frozenset({400, 403, 412, 429})
 # Gateways put the code of the server behind them into a sentence.
 NO_QUOTA_WORDS = re.compile(
     r"insufficient[ _](quota|balance|credits?|funds)|billing[ _](is )?not[ _]active|"
     r"billing[ _]hard[ _]limit|account is not active|check your billing|"
-    r"budget (has been |is )?(exceeded|exhausted)|exceeded ?(token ?)?budget|over budget",
+    r"budget (has been |is )?(exceeded|exhausted)|exceeded ?(token ?)?budget|over budget|"
+    # continuedev/continue issue 5499; gptme/gptme issue 1449; songquanpeng/one-api issue 271
+    r"credit balance is too low|\bkey limit exceeded|"
+    r"\b(account|organization)\b.{0,60}\b(suspended|deactivated|restricted)\b",
     re.IGNORECASE,
 )
 # OpenAI says this if an account is empty. Gemini says it for a limit per minute, too, but then also
@@ -68,7 +78,7 @@ STARVED_WORDS = re.compile(r"too many open files|no buffer space", re.IGNORECASE
 REASON_CHARACTERS = 300
 
 # With these statuses a server may refuse only this request, such as a row that a filter blocks.
-OF_REQUEST = frozenset({400, 403, 404, 422})
+OF_REQUEST = frozenset({400, 403, 404, 410, 422})
 # What servers say with 400 if they do not know a key or a model: Gemini, xAI, Mistral, DeepSeek,
 # OpenRouter, LiteLLM, Portkey, Kong, Cloudflare.
 NOT_SERVED = re.compile(
@@ -257,6 +267,10 @@ class Failures:
         """Make the error of an answer that no HTTP library can read; it may be sent again."""
         if isinstance(error, TimeoutError):
             return self.timed_out()
+        if isinstance(error, BodyTooLarge):
+            return ModelUnavailable(
+                f"The server's answer is larger than {LARGEST_BODY >> 20} MB and is not read."
+            )
         name = type(error).__name__
         if not has_answered(self.url):
             return self._no_http(name)
@@ -318,6 +332,8 @@ class Failures:
             return self._redirect_advice(headers.get("location", ""))
         if _has_no_quota(body, status, headers):
             return "Check the account's quota and billing."
+        if status == PROXY_WANTS_LOGIN:
+            return f"Check the proxy and what it wants to know.{proxy_advice(self.url)}"
         if _wants_tls(status, body):
             better = with_scheme(self.url, "https")
             return f"{check_address_advice(self.lm)}: did you mean {better!r}?"
@@ -358,7 +374,7 @@ class Failures:
         # What is named first is what the refusal is about.
         named = re.search(r"model|key|auth|credential", body.message.lower())
         is_about_model = status in {400, 422} and named is not None and named[0] == "model"
-        if status == 404 or is_about_model:
+        if status in {404, 410} or is_about_model:
             model = f"LM({self.lm.model!r}), AMR_MODEL"
             address = address_setting(self.lm)
             return f"Check the model's name ({model}) and the address ({address})."

@@ -18,7 +18,7 @@ from pandas_amr._records.engine import in_thread
 from pandas_amr._records.json_fields import get_field
 from pandas_amr._records.raised import as_ordinary_error
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
-from pandas_amr.models.acceptance import acceptance_of
+from pandas_amr.models.acceptance import MOST_REFUSED, acceptance_of
 from pandas_amr.models.answered_servers import connect_s, has_answered, note_answer
 from pandas_amr.models.openai.addresses import address_of, key_of, secret_values
 from pandas_amr.models.openai.advice import describe_models, host_and_port
@@ -170,7 +170,8 @@ class OpenAIModel:
         Raises:
             ModelError: the service did not answer. If it refuses by a status that stands for the
                 configuration, but has answered others, the error is about this request alone: a row
-                that a filter blocks must not end the run.
+                that a filter blocks must not end the run. If it then answers none for long, no
+                later one would be served.
         """
         with self._acceptance.attempt():
             try:
@@ -180,7 +181,11 @@ class OpenAIModel:
             if failure.request_error is None:
                 raise failure
             if await self._acceptance.is_accepted():
-                raise failure.request_error
+                if not self._acceptance.has_ended():
+                    raise failure.request_error
+                failure.request_error = None
+                failure.args = (f"{failure} Nothing was answered in {MOST_REFUSED} requests.",)
+                raise failure
             if failure.certain:
                 failure.request_error = None
             else:

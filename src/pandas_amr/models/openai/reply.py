@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.json_fields import get_field, get_list
 from pandas_amr.errors import ModelRefused, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import Message, RateLimits, Reply, ToolCall
+from pandas_amr.models.openai.event_stream import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -35,6 +37,9 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
 FILTERED = frozenset(
     {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
 )
+# The server broke the answer off: OpenRouter; DeepSeek; Zhipu; vLLM.
+BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
+THOUGHTS = ("reasoning_content", "reasoning")  # of vLLM and others; of OpenRouter and newer vLLM
 # The model's context window was full before the answer was complete: Mistral; Anthropic.
 WINDOW_IS_FULL = frozenset({"model_length", "model_context_window_exceeded"})
 
@@ -43,12 +48,15 @@ def read_body(content: bytes) -> Any:
     """Decode the body of an answer.
 
     Raises:
-        ModelUnavailable: it is not JSON, or nested deeper than any answer.
+        ModelUnavailable: it is neither JSON nor a whole stream of it, or nested deeper than any
+            answer.
     """
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
-        raise ModelUnavailable("The server's answer is not JSON.") from None
+        answer = completion_of(content)
+        if answer is None:
+            raise ModelUnavailable("The server's answer is not JSON.") from None
     if is_too_deep(answer):
         raise ModelUnavailable("The server's answer is nested too deeply.")
     return answer
@@ -77,27 +85,22 @@ def reply_of(answer: object, usage: Usage, limits: RateLimits | None) -> Reply:
     Raises:
         ModelRefused: the model declined, or the provider's filter stopped it.
         ModelRejected: prompt and answer were too long.
-        ModelUnavailable: there is no message in it.
+        ModelUnavailable: there is no message in it, or it was broken off.
     """
     choice = _first_choice(answer)
     content = choice.get("message")
     if not isinstance(content, dict):
         raise ModelUnavailable("The server's answer holds no message.")
     reason = str(choice.get("finish_reason") or "stop")
-    if content.get("refusal"):
-        raise ModelRefused("The model declined to answer.")
-    if reason.lower() in FILTERED:
-        raise ModelRefused("The provider's content filter stopped the answer.")
-    if reason in WINDOW_IS_FULL:
-        raise ModelRejected(
-            "The prompt and the answer are longer than the model's context window.", too_long=True
-        )
     message = message_of(content)
     is_empty = not message.content and not message.tool_calls
-    if is_empty and _has_refusal(content.get("content")):
+    if content.get("refusal") or (is_empty and _has_refusal(content.get("content"))):
         raise ModelRefused("The model declined to answer.")
+    _check_end(reason, message)
     if reason.lower() in CUT_OFF:
         reason = "length"
+    elif is_empty:
+        message = replace(message, content=_answer_among_thoughts(content))
     return Reply(
         message,
         reason,
@@ -108,6 +111,22 @@ def reply_of(answer: object, usage: Usage, limits: RateLimits | None) -> Reply:
     )
 
 
+def _check_end(reason: str, message: Message) -> None:
+    """Check why an answer ended.
+
+    Raises:
+        ModelError: as ``reply_of``.
+    """
+    if reason.lower() in FILTERED:
+        raise ModelRefused("The provider's content filter stopped the answer.")
+    if reason in WINDOW_IS_FULL:
+        raise ModelRejected(
+            "The prompt and the answer are longer than the model's context window.", too_long=True
+        )
+    if reason.lower() in BROKEN_OFF and not _is_whole(message):
+        raise ModelUnavailable(f"The server broke its answer off (finish_reason {reason!r}).")
+
+
 def _name_in(answer: object, field: str) -> str:
     """Give a short text that the server put beside the choices; empty if there is none."""
     value = get_field(answer, field)
@@ -115,11 +134,45 @@ def _name_in(answer: object, field: str) -> str:
 
 
 def _first_choice(answer: object) -> Mapping[str, Any]:
-    """Give the first choice of an answer; empty if there is none."""
-    choices = get_list(get_field(answer, "choices"))
-    if not choices or not isinstance(choices[0], dict):
-        return {}
-    return choices[0]
+    """Give the first choice of an answer that says something; empty if there is none.
+
+    GitHub Copilot puts text and calls of one answer into two choices (HKUDS/nanobot pull 1555):
+    then the calls count.
+    """
+    given = get_list(get_field(answer, "choices"))
+    choices: list[dict[str, Any]] = [choice for choice in given if isinstance(choice, dict)]
+    for part in ("tool_calls", "content"):
+        for choice in choices:
+            if get_field(choice.get("message"), part):
+                return choice
+    return choices[0] if choices else {}
+
+
+def _is_whole(message: Message) -> bool:
+    """Tell whether what a message says is JSON to its end."""
+    texts = [call.arguments for call in message.tool_calls] or [message.content or ""]
+    return all(map(_is_json, texts))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _answer_among_thoughts(message: Mapping[str, Any]) -> str | None:
+    """Give the thoughts of a message that says nothing else, if they are a JSON object.
+
+    Servers that split thoughts from answers take all for thoughts if the end mark is missing, as it
+    is if the model was made to follow a schema from its first token on (vLLM, LM Studio).
+    """
+    for name in THOUGHTS:
+        text = message.get(name)
+        if isinstance(text, str) and text.lstrip().startswith("{") and _is_json(text):
+            return str(replace_lone_surrogates(text))
+    return None
 
 
 def message_of(answer: Mapping[str, Any]) -> Message:

@@ -21,6 +21,7 @@ NEW_LIMIT, OLD_LIMIT = "max_completion_tokens", "max_tokens"
 # Both names at once are refused by OpenAI (langchain-ai/langgraph issue 5943) and Volcengine.
 LIMITS = (NEW_LIMIT, OLD_LIMIT)
 STRICT = "strict"  # of a schema response
+SYSTEM = "system role"  # without it, its text begins the user's message
 
 # Servers that are known to accept the old name only; the two local ones are known by their usual
 # port. Mistral answers 422 extra_forbidden (editor-code-assistant/eca issue 231). Ollama ignores
@@ -37,6 +38,20 @@ UNSUPPORTED = re.compile(
     r"same time|incompatible|cannot find field|no such (field|parameter)",
     re.IGNORECASE,
 )
+# Model Studio says it of some models (infiniflow/ragflow issue 5912), other gateways of all.
+WANTS_STREAM = re.compile(
+    r"\bonly supports? (the )?stream|\bstream\w* (mode )?(is required|required|only)\b|"
+    r"\b(enable|set|use) (the )?['\"`]?stream",
+    re.IGNORECASE,
+)
+# The templates of Gemma (vllm-project/vllm pull 2964) and of the first Mistral models; OpenAI's
+# first reasoning models.
+NO_SYSTEM = re.compile(
+    r"\bsystem (role|message|prompt|instruction)s?\b.{0,30}\bnot\b|"
+    r"\bnot support\w* .{0,20}\bsystem\b|\broles must alternate\b",
+    re.IGNORECASE,
+)
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 # Ollama says that the model "does not support thinking".
 OTHER_NAMES = {"reasoningeffort": ("thinking", "reasoning")}
 
@@ -49,20 +64,27 @@ class LearnedSettings:
         limit: the name of the setting for the largest answer; None if unknown.
         omitted: settings that are left out.
         accepted: settings with which a request was answered.
+        is_answered: whether a request was answered at all.
+        streams: whether the model answers as a stream only.
     """
 
     limit: str | None = None
     omitted: set[str] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
+    is_answered: bool = False
+    streams: bool = False
     _refused_limits: set[str] = field(default_factory=set)
 
     def apply(self, body: dict[str, Any]) -> dict[str, Any]:
         """Give a request's body without the settings that the model refuses."""
-        applied = {name: value for name, value in body.items() if name not in self.omitted}
+        wanted = body | STREAM if self.streams else body
+        applied = {name: value for name, value in wanted.items() if name not in self.omitted}
         form = applied.get("response_format")
         if STRICT in self.omitted and isinstance(form, dict) and "json_schema" in form:
             schema = {key: value for key, value in form["json_schema"].items() if key != STRICT}
             applied["response_format"] = form | {"json_schema": schema}
+        if SYSTEM in self.omitted and "messages" in applied:
+            applied["messages"] = _join_system(applied["messages"])
         if self.limit is None:
             return applied
         return self._rename_limit(applied, self.limit)
@@ -97,6 +119,14 @@ class LearnedSettings:
         if other not in self._refused_limits:
             self._refused_limits.add(name)
             self.limit = other
+
+
+def _join_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the text of the system's message before that of the user's, which follows it."""
+    system, user, *rest = messages
+    if system["role"] != "system":
+        return messages
+    return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
 
 
 def _other_limit(name: str) -> str:
@@ -158,18 +188,19 @@ class Adapting:
                 tries = error.attempts
             else:
                 self._settings.accepted.update(sent)
+                self._settings.is_answered = True
                 self._learn_limit(reply, sent)
                 return reply.with_tries(tries)
 
     def _settings_sent(self, request: Request) -> dict[str, Any]:
         """Give the settings that go with a request."""
-        options = options_of(self._lm)
+        options = options_of(self._lm) | {SYSTEM: True}
         if request.schema is not None:
             options[STRICT] = True
         return self._settings.apply(options)
 
     def _learn_refusal(self, error: ModelRejected, sent: Mapping[str, Any]) -> None:
-        """Learn from a refusal which setting to leave out.
+        """Learn from a refusal which setting to leave out, or that answers come as streams only.
 
         Raises:
             ModelConfigError: it is a value that is refused.
@@ -177,6 +208,8 @@ class Adapting:
         if error.too_long:
             return
         message = str(error)
+        if not self._settings.is_answered and self._learn_form(message):
+            return
         name = self._refused_setting(message, sent)
         if name is None:
             return
@@ -188,6 +221,16 @@ class Adapting:
         elif name != STRICT and _is_subject(message, name):
             raise self._value_error(error, name) from None
 
+    def _learn_form(self, message: str) -> bool:
+        """Learn from a refusal of the first request in which form a model is asked at all."""
+        if WANTS_STREAM.search(message):
+            self._settings.streams = True
+        elif NO_SYSTEM.search(message):
+            self._settings.omitted.add(SYSTEM)
+        else:
+            return False
+        return True
+
     def _refused_setting(self, message: str, sent: Mapping[str, Any]) -> str | None:
         """Find the setting that a refusal names first; None if it names none.
 
@@ -196,7 +239,7 @@ class Adapting:
         text = _plain(message)
         places: dict[str, int] = {}
         for name in sent:
-            if name not in self._settings.accepted and _names(message, name):
+            if name not in {SYSTEM, *self._settings.accepted} and _names(message, name):
                 places[name] = text.find(_plain(name))
         return min(places, key=places.__getitem__, default=None)
 

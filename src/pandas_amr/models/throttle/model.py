@@ -89,7 +89,7 @@ class Throttled:
         """Record an answer that is an error, or that no request could be sent."""
         throttle = self._throttle
         if isinstance(error, ModelConfigError):
-            if error.request_error is None and not throttle.gate.is_open:
+            if error.request_error is None:  # nor would those that wait be served
                 self._closed_by = unsent_copy(error)
                 throttle.fail_waiting(error, self._lm)
         elif isinstance(error, ModelRejected):
