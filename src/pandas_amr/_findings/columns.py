@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pandas_amr._types.arrow import arrow_schema, arrow_type, field_types, is_mixed
 from pandas_amr._types.arrow_values import arrow_record, make_table, plain
 from pandas_amr._types.resolve import choices_of
+from pandas_amr._units.rows import pandas_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +45,9 @@ def spread_items(
 
 def array_of(column: pa.ChunkedArray, kind: object = None) -> Any:
     """Convert an Arrow column to a pandas array: choices to a category, all else Arrow-typed."""
+    own = pandas_dtype(column.type)
+    if own is not None:
+        return own.__from_arrow__(column)
     choices = choices_of(kind)
     if choices is None:
         return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
