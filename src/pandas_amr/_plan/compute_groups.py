@@ -21,7 +21,12 @@ from pandas_amr._plan.aggregations import (
     is_tabular,
     name_of,
 )
-from pandas_amr._plan.compute_column import aggregate_column, explode, holds_lists
+from pandas_amr._plan.compute_column import (
+    aggregate_column,
+    explode,
+    holds_lists,
+    overflows,
+)
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import group_numbers, grouped
 
@@ -135,7 +140,7 @@ def _replace_failing_names(
 def _fails_by_group(column: pd.Series, how: object) -> bool:
     """Whether pandas cannot call an aggregation on each group of such a column."""
     names = {function for function in as_list(function_of(how)) if isinstance(function, str)}
-    if not names.isdisjoint(OF_ANY):
+    if not names.isdisjoint(OF_ANY) or any(overflows(column, name) for name in names):
         return True
     return "nunique" in names and holds_lists(column)
 
