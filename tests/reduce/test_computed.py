@@ -482,6 +482,14 @@ def test_of_no_records_a_column_of_the_units_counts_still():
     assert cells(chosen) == {"sev": 0, "price": 0}
 
 
+def test_each_value_that_is_counted_by_groups_has_a_column_of_its_own():
+    df = pd.DataFrame({"shop": list("xxy"), "n": pd.Series([1, "1", 1], dtype=object), "m": ["a", "b", "a"]})
+    output = df.amr.reduce({"n": "value_counts"}, by="shop")
+    assert output.to_dict("list") == {"n_1": [1, 1], "n_'1'": [1, 0]}
+    output = df.amr.reduce({"m": "value_counts", "m_a": ("n", "count")}, by="shop")
+    assert output.to_dict("list") == {"m_a_": [1, 1], "m_b": [1, 0], "m_a": [2, 1]}
+
+
 # Numbers of more digits than a float or 64 bits hold
 
 
