@@ -70,9 +70,9 @@ def add_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
         added = findings.set_axis(columns, axis=1)
     elif findings.columns.name != frame.columns.name:
         added = findings.rename_axis(columns=cast("Any", frame.columns.name))
-    joined = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
-    joined.attrs = dict(frame.attrs)
-    return joined
+    joined: Any = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
+    whole: pd.DataFrame = joined.__finalize__(frame)  # with its attrs, and what a subclass keeps
+    return whole
 
 
 def make_typed_array(values: Sequence[Any], kind: object) -> Any:
