@@ -20,6 +20,7 @@ import pandas_amr as amr
 from examples import examples
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
+from pandas_amr._units.profile import profile_columns
 from pandas_amr._units.split import split_text
 from pandas_amr._units.units import make_units
 from pandas_amr.models.base import Abilities
@@ -421,3 +422,20 @@ def test_columns_are_units_with_a_data_dictionary_in_one_call():
     assert day["lowest"] == "2026-01-01T00:00:00"
     assert notes["missing"] == 1
     assert max(map(len, notes["values"])) < 300
+
+
+PROFILED = {
+    "long texts of one beginning": ([f"{'x' * 500}{n}" for n in range(5)], 5, None),
+    "more rows than are sampled": (range(12_345), 12_345, 6172.0),
+    "lists": ([[1], [2], [1], None], 2, None),
+    "lists of Arrow": (pd.array([[1], [2], [1], None], dtype=pd.ArrowDtype(pa.list_(pa.int64()))), 2, None),
+    "complex numbers": ([1j, 2, 3], 3, None),
+    "sparse": (pd.arrays.SparseArray([0, 0, 3]), 2, 1.0),
+    "sparse without a row": (pd.arrays.SparseArray([], dtype="Sparse[int64]"), 0, None),
+}
+
+
+@pytest.mark.parametrize(("values", "distinct", "mean"), PROFILED.values(), ids=PROFILED)
+def test_a_profile_s_figures_are_of_all_rows_and_whole_values(values, distinct, mean):
+    [profile] = profile_columns(pd.DataFrame({"a": values}), [0]).to_dict("records")
+    assert (profile["distinct"], profile["mean"]) == (distinct, mean)
