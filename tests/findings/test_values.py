@@ -75,6 +75,10 @@ class Phone(TypedDict):
     kind: NotRequired[str]
 
 
+class Years(BaseModel):
+    of: dict[dt.date, int]
+
+
 class Word(RootModel[str]):
     pass
 
@@ -148,6 +152,7 @@ AS_SAID = [
     (Any, {"a": [1, "x"]}, '{"a": [1, "x"]}'),
     (dict[str, int], {"a": 1}, [("a", 1)]),
     (dict[Color, int], {"red": 1}, [("red", 1)]),
+    (dict[int, str], {"7": "a", "8": "b"}, [("7", "a"), ("8", "b")]),
     (dict[dt.date, int], {"2026-01-02": 1}, [("2026-01-02", 1)]),
     (dict[dt.datetime, int], {"2026-01-02T03:04:05": 1}, [("2026-01-02T03:04:05", 1)]),
     (Word, "x", "x"),
@@ -231,6 +236,10 @@ NOT_ACCEPTED = [
     (set[str], ["a", "a"], "twice"),
     (dict[str, int], {"a": "1"}, "an integer"),
     (dict[str, int], [["a", 1]], "dictionary"),
+    (dict[int, int], {"7": 1, "07": 2}, "x: names a key twice, in two forms"),
+    (dict[bool, str] | None, {"true": "a", "1": "b"}, "x: names a key twice, in two forms"),
+    (list[dict[str, dict[int, int]]], [{}, {"a": {"7": 1, "7.0": 2}}], "x: names a key twice, in two forms"),
+    (list[Years], [{"of": {}}, {"of": {"2026-01-01": 1, "2026-01-01T00:00:00": 2}}], "names a key twice, in two"),
     (tuple[int, int], [1], "x"),
     (tuple[int, int], [1, 2, 3], "x"),
     (Any, {"a": math.nan}, "not finite"),
