@@ -687,6 +687,7 @@ NO_OUTPUT = [
     (Literal[1, "a"], True, "choices"),
     (set[int], [1, 1], "twice"),
     (dict[str, int], {"a": "1"}, "an integer"),
+    (dict[int, int], {"7": 1, "07": 2}, "a key twice, in two forms"),
     (Decimal, 1.5, "written as a text"),
     (list[Report], [{"title": "a", "count": 2**70, "day": None}], "beyond 64 bits"),
     (list[Report], [{"title": "\ud800", "count": 1, "day": None}], "surrogate"),
@@ -702,6 +703,32 @@ def test_an_output_is_checked_as_strictly_as_a_finding(kind, said, reason, by):
     assert result.failures["reason"].str.contains(reason).all(), result.failures["reason"][0]
     assert len(result.failures) == (1 if by is None else 2)
     assert result.output is None if by is None else result.output.isna().all(axis=None)
+
+
+FREE_FRAMES = [
+    ([{"id": 2**60 + 1}, {"name": "a"}], {"id": [2**60 + 1, None], "name": [None, "a"]}, "int64[pyarrow]"),
+    ([{"id": 2**60 + 1}, {"id": 0.5}], {"id": [2**60 + 1, 0.5]}, "object"),
+    ([{"id": 2**70}, {"id": None}], {"id": [2**70, None]}, "object"),
+    ([{"id": 1}, {"name": "a"}], {"id": [1, None], "name": [None, "a"]}, "int64[pyarrow]"),
+    ([{"id": 1}, {"id": 0.5}], {"id": [1.0, 0.5]}, "double[pyarrow]"),
+    ([{"id": "007"}], {"id": ["007"]}, "string[pyarrow]"),
+]
+
+
+@pytest.mark.parametrize("by", [None, "g"])
+@pytest.mark.parametrize(("said", "columns", "dtype"), FREE_FRAMES)
+def test_a_frame_of_any_shape_holds_what_was_said(said, columns, dtype, by):
+    output = output_of(pd.DataFrame, said, by=by).output.iloc[: len(said)]
+    assert str(output["id"].dtype) == dtype
+    assert {
+        name: [None if pd.isna(value) else value for value in output[name].tolist()] for name in output.columns
+    } == columns
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_a_tuple_of_several_types_is_an_output():
+    assert output_of(tuple[int, str], [1, "a"]).output == (1, "a")
+    assert output_of(tuple[int, str], [1, 2]).output is None
 
 
 OUTPUTS = [

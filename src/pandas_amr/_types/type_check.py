@@ -20,6 +20,8 @@ from pandas_amr._types.resolve import choices_of, object_fields, plain_choice, w
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+MERGED_KEY = "names a key twice, in two forms"
+
 # Types that Arrow takes in place of others.
 _ACCEPTED: dict[type, Any] = {
     int: numbers.Integral,
@@ -74,10 +76,13 @@ def _has_stray_part(value: Any, kind: Any) -> bool:
     """Tell whether a part of a record, a list or a dict does not have its type."""
     if isinstance(value, BaseModel):
         return find_mistyped_field(value) is not None
+    inner = get_args(kind)
+    if get_origin(kind) is tuple and ... not in inner:
+        return any(map(is_mistyped, value, inner))
     if get_origin(kind) in LIST_TYPES:
-        return any(is_mistyped(item, get_args(kind)[0]) for item in value)
+        return any(is_mistyped(item, inner[0]) for item in value)
     if get_origin(kind) is dict:
-        return any(is_mistyped(item, get_args(kind)[1]) for item in value.values())
+        return any(is_mistyped(item, inner[1]) for item in value.values())
     return False
 
 
@@ -97,22 +102,23 @@ def find_merged_key(given: Mapping[str, Any], model: type[BaseModel]) -> str | N
         'by_year'
     """
     for name, alias, kind in json_fields(model):
-        if _has_merged_key(given.get(alias, given.get(name)), kind):
+        if has_merged_key(given.get(alias, given.get(name)), kind):
             return name
     return None
 
 
-def _has_merged_key(said: Any, kind: Any) -> bool:
+def has_merged_key(said: Any, kind: Any) -> bool:
+    """Tell whether two keys of a dict in JSON are one, at any depth of its type."""
     if not _has_typed_keys(kind) or not isinstance(said, dict | list):
         return False
     kind, _ = without_none(kind)
     if isinstance(said, list):
-        return any(_has_merged_key(item, get_args(kind)[0]) for item in said)
+        return any(has_merged_key(item, get_args(kind)[0]) for item in said)
     if get_origin(kind) is not dict:
         return find_merged_key(said, kind) is not None
     key, item = get_args(kind)
     keys = {TypeAdapter(key).validate_python(one) for one in said}
-    return len(keys) < len(said) or any(_has_merged_key(part, item) for part in said.values())
+    return len(keys) < len(said) or any(has_merged_key(part, item) for part in said.values())
 
 
 @lru_cache(maxsize=256)
