@@ -485,6 +485,9 @@ def test_nor_is_a_function_s_value_bent_into_another(kind, value):
         (str, "object()", None),
         (str, "__import__('re').match('a', 'a')", None),
         (str, "''", None),
+        (list[dt.date], "np.array(['2026-01-02'], 'datetime64[ns]')", [dt.date(2026, 1, 2)]),
+        (Any, "np.array(['2026-01-02'], 'datetime64[ns]')", '["2026-01-02T00:00:00"]'),
+        (list[dt.timedelta], "np.array([5_000], 'timedelta64[ns]')", [dt.timedelta(microseconds=5)]),
     ],
 )
 def test_what_code_submits_is_stored_as_it_is_or_not_accepted(kind, code, stored):
