@@ -87,6 +87,27 @@ def test_attrs_are_kept():
         assert df.amr.map("Which?", finding={"n": int}, lm=server.lm()).attrs["source"] == "here"
 
 
+class Places(pd.DataFrame):
+    """A frame with something of its own, as geopandas makes it."""
+
+    _metadata = ["system"]  # noqa: RUF012 (pandas' own form)
+
+    @property
+    def _constructor(self):
+        return Places
+
+
+def test_what_a_subclass_of_a_frame_keeps_is_kept_and_changing_it_leaves_the_old_one_alone():
+    df = Places({"text": ["row 1"]})
+    df.system, df.attrs["sources"] = "EPSG:4326", ["here"]
+    with ScriptedServer(provider) as server:
+        mapped = df.amr.map("Which?", finding={"n": int}, lm=server.lm())
+        kept = df.amr.filter(lambda shard: [True] * len(shard))
+    assert (type(mapped), mapped.system, type(kept), kept.system) == (Places, "EPSG:4326") * 2
+    mapped.attrs["sources"].append("there")
+    assert df.attrs == {"sources": ["here"]}
+
+
 def test_equal_rows_are_asked_once_and_answered_for_all():
     df = pd.DataFrame({"text": ["row 1", "row 2", "row 1", "row 1"]})
     with ScriptedServer(provider) as server:

@@ -75,6 +75,10 @@ class Phone(TypedDict):
     kind: NotRequired[str]
 
 
+class Years(BaseModel):
+    of: dict[dt.date, int]
+
+
 class Word(RootModel[str]):
     pass
 
@@ -129,6 +133,8 @@ AS_SAID = [
     (int | float, 3, 3),
     (int | float, 0.5, 0.5),
     (int, 3.0, 3),
+    (int, 2**60 + 1, 2**60 + 1),
+    (int, float(2**53 - 1), 2**53 - 1),
     (float, 3, 3.0),
     (uuid.UUID, "12345678-1234-5678-1234-567812345678", "12345678-1234-5678-1234-567812345678"),
     (HttpUrl, "https://example.org/a", "https://example.org/a"),
@@ -146,6 +152,7 @@ AS_SAID = [
     (Any, {"a": [1, "x"]}, '{"a": [1, "x"]}'),
     (dict[str, int], {"a": 1}, [("a", 1)]),
     (dict[Color, int], {"red": 1}, [("red", 1)]),
+    (dict[int, str], {"7": "a", "8": "b"}, [("7", "a"), ("8", "b")]),
     (dict[dt.date, int], {"2026-01-02": 1}, [("2026-01-02", 1)]),
     (dict[dt.datetime, int], {"2026-01-02T03:04:05": 1}, [("2026-01-02T03:04:05", 1)]),
     (Word, "x", "x"),
@@ -181,6 +188,8 @@ NOT_ACCEPTED = [
     (int, 3.5, "integer"),
     (int, None, "integer"),
     (int, 2**70, "beyond 64 bits"),
+    (int, float(2**60 + 1), "an integer with all its digits"),
+    (list[int], [1.0, float(2**53)], "x.1: should be an integer with all its digits"),
     (float, "3.5", "a number"),
     (float, True, "a number"),
     (float, math.nan, "finite"),
@@ -228,6 +237,10 @@ NOT_ACCEPTED = [
     (set[str], ["a", "a"], "twice"),
     (dict[str, int], {"a": "1"}, "an integer"),
     (dict[str, int], [["a", 1]], "dictionary"),
+    (dict[int, int], {"7": 1, "07": 2}, "x: names a key twice, in two forms"),
+    (dict[bool, str] | None, {"true": "a", "1": "b"}, "x: names a key twice, in two forms"),
+    (list[dict[str, dict[int, int]]], [{}, {"a": {"7": 1, "7.0": 2}}], "x: names a key twice, in two forms"),
+    (list[Years], [{"of": {}}, {"of": {"2026-01-01": 1, "2026-01-01T00:00:00": 2}}], "names a key twice, in two"),
     (tuple[int, int], [1], "x"),
     (tuple[int, int], [1, 2, 3], "x"),
     (Any, {"a": math.nan}, "not finite"),
@@ -473,6 +486,9 @@ def test_nor_is_a_function_s_value_bent_into_another(kind, value):
         (str, "object()", None),
         (str, "__import__('re').match('a', 'a')", None),
         (str, "''", None),
+        (list[dt.date], "np.array(['2026-01-02'], 'datetime64[ns]')", [dt.date(2026, 1, 2)]),
+        (Any, "np.array(['2026-01-02'], 'datetime64[ns]')", '["2026-01-02T00:00:00"]'),
+        (list[dt.timedelta], "np.array([5_000], 'timedelta64[ns]')", [dt.timedelta(microseconds=5)]),
     ],
 )
 def test_what_code_submits_is_stored_as_it_is_or_not_accepted(kind, code, stored):
@@ -675,6 +691,7 @@ NO_OUTPUT = [
     (Literal[1, "a"], True, "choices"),
     (set[int], [1, 1], "twice"),
     (dict[str, int], {"a": "1"}, "an integer"),
+    (dict[int, int], {"7": 1, "07": 2}, "a key twice, in two forms"),
     (Decimal, 1.5, "written as a text"),
     (list[Report], [{"title": "a", "count": 2**70, "day": None}], "beyond 64 bits"),
     (list[Report], [{"title": "\ud800", "count": 1, "day": None}], "surrogate"),
@@ -690,6 +707,32 @@ def test_an_output_is_checked_as_strictly_as_a_finding(kind, said, reason, by):
     assert result.failures["reason"].str.contains(reason).all(), result.failures["reason"][0]
     assert len(result.failures) == (1 if by is None else 2)
     assert result.output is None if by is None else result.output.isna().all(axis=None)
+
+
+FREE_FRAMES = [
+    ([{"id": 2**60 + 1}, {"name": "a"}], {"id": [2**60 + 1, None], "name": [None, "a"]}, "int64[pyarrow]"),
+    ([{"id": 2**60 + 1}, {"id": 0.5}], {"id": [2**60 + 1, 0.5]}, "object"),
+    ([{"id": 2**70}, {"id": None}], {"id": [2**70, None]}, "object"),
+    ([{"id": 1}, {"name": "a"}], {"id": [1, None], "name": [None, "a"]}, "int64[pyarrow]"),
+    ([{"id": 1}, {"id": 0.5}], {"id": [1.0, 0.5]}, "double[pyarrow]"),
+    ([{"id": "007"}], {"id": ["007"]}, "string[pyarrow]"),
+]
+
+
+@pytest.mark.parametrize("by", [None, "g"])
+@pytest.mark.parametrize(("said", "columns", "dtype"), FREE_FRAMES)
+def test_a_frame_of_any_shape_holds_what_was_said(said, columns, dtype, by):
+    output = output_of(pd.DataFrame, said, by=by).output.iloc[: len(said)]
+    assert str(output["id"].dtype) == dtype
+    assert {
+        name: [None if pd.isna(value) else value for value in output[name].tolist()] for name in output.columns
+    } == columns
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_a_tuple_of_several_types_is_an_output():
+    assert output_of(tuple[int, str], [1, "a"]).output == (1, "a")
+    assert output_of(tuple[int, str], [1, 2]).output is None
 
 
 OUTPUTS = [

@@ -456,3 +456,21 @@ def test_a_value_is_on_its_own_row_or_nowhere(labels, values, index, steps, size
         assert any(word in str(refused) for word in ("one finding per row", "index=shard.index", "`unit`"))  # noqa: PT017
     else:
         assert found["finding"].tolist() == values
+
+
+@pytest.mark.parametrize(
+    "found",
+    [pd.period_range("2026-01", periods=4, freq="M"), pd.IntervalIndex.from_breaks(range(5))],
+    ids=lambda found: str(found.dtype),
+)
+def test_periods_and_intervals_of_a_function_are_periods_and_intervals(found):
+    df = pd.DataFrame({"n": range(4)})
+    result = df.amr.map_reduce(
+        map=lambda shard: pd.DataFrame({"found": found[shard["n"]]}),
+        reduce={"n": "sum"},
+        by="found",
+        plan={"shard_size": 2},
+    )
+    assert result.frame["found"].tolist() == found.tolist()
+    assert result.frame["found"].dtype == found.dtype
+    assert result.output.index.tolist() == found.tolist()

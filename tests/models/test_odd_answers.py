@@ -505,6 +505,12 @@ RESULTS = {
         '["1.50", "00000000-0000-0000-0000-000000000000", "/a", "red", "(1+2j)"]',
     ),
     "numpy's": ([np.int64(3), np.float32(0.5), np.bool_(True), np.array([[1, 2]]), np.datetime64("2026-01-31")], None),
+    "numpy's times": (
+        [np.datetime64("2026-01-31T00:00:00.000000001"), np.array(["2026-01-31"], "datetime64[ns]")],
+        '["2026-01-31T00:00:00.000000001", ["2026-01-31T00:00:00.000000000"]]',
+    ),
+    "numpy's durations": ([np.timedelta64(5, "ns"), np.array(3, "timedelta64[M]")], '["5 nanoseconds", "3 months"]'),
+    "an index of times": (pd.DatetimeIndex(["2026-01-31"]), '["2026-01-31T00:00:00"]'),
     "bytes": (b"abc", "abc"),
     "bytes that are no text": (b"\xff\xfe", "//4="),
     "bytes inside": ([b"\xff"], '["/w=="]'),

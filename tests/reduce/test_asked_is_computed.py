@@ -162,6 +162,10 @@ OF_THE_FRAME = [
     (int, choice("count", None, holds("tags", "is missing")), 1),
     (int, choice("count", "tags"), 7),
     (int, choice("count", None, holds("price", "=", 0.5)), 0),
+    (int, choice("count", None, holds("price", "=", 0.1)), 1),
+    (int, choice("count", None, holds("price", "!=", 0.1)), 6),
+    (int, choice("count", None, holds("price", ">=", 0.1)), 7),
+    (int, choice("count", None, holds("price", "<=", 0.2)), 2),
     (int, choice("count", None, holds("price", "<", 1)), 2),
     (int, choice("sum", "stars", holds("late", "=", False)), 15),
     (float, choice("sum", "price"), 5.3),
@@ -169,6 +173,14 @@ OF_THE_FRAME = [
     (float, choice("median", "price"), 1.0),
     (float, choice("max", "score", holds("city", "=", "Rome"), holds("mood", "is not missing")), 1.5),
 ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Float32", "float[pyarrow]"])
+def test_a_number_is_compared_as_a_column_of_short_floats_has_it(dtype):
+    frame = rows(3, part=pd.Series([0.1, 0.9, None], dtype=dtype))
+    for comparison, value, expected in [("=", 0.1, 1), (">=", 0.9, 1), ("<=", 0.1, 1), ("<", 1e300, 2)]:
+        said = choice("count", None, holds("part", comparison, value))
+        assert asked(said, frame=frame)[0].output == expected
 
 
 @pytest.mark.parametrize(("output", "said", "expected"), OF_THE_FRAME)

@@ -486,6 +486,55 @@ def test_of_no_records_a_column_of_the_units_counts_still():
     assert cells(chosen) == {"sev": 0, "price": 0}
 
 
+def test_each_value_that_is_counted_by_groups_has_a_column_of_its_own():
+    df = pd.DataFrame({"shop": list("xxy"), "n": pd.Series([1, "1", 1], dtype=object), "m": ["a", "b", "a"]})
+    output = df.amr.reduce({"n": "value_counts"}, by="shop")
+    assert output.to_dict("list") == {"n_1": [1, 1], "n_'1'": [1, 0]}
+    output = df.amr.reduce({"m": "value_counts", "m_a": ("n", "count")}, by="shop")
+    assert output.to_dict("list") == {"m_a_": [1, 1], "m_b": [1, 0], "m_a": [2, 1]}
+
+
+# Numbers of more digits than a float or 64 bits hold
+
+
+LARGE = [2**62, 2**62 + 1, 2**62]
+LARGE_COLUMNS = {
+    "int64": LARGE,
+    "Int64": pd.array(LARGE, dtype="Int64"),
+    "uint64": np.array([one * 2 for one in LARGE], dtype="uint64"),
+    "Arrow": pd.array(LARGE, dtype="int64[pyarrow]"),
+    "sparse": pd.arrays.SparseArray(LARGE),
+}
+
+
+@pytest.mark.parametrize("column", LARGE_COLUMNS.values(), ids=LARGE_COLUMNS)
+def test_sums_and_products_beyond_64_bits_are_exact_whole_and_by_groups(column):
+    df = pd.DataFrame({"shop": ["x", "x", "y"], "n": column, "price": [0.5, 1.5, 2.5]})
+    first, second, third = map(int, df["n"])
+    expected = {"sum": (first + second, third), "prod": (first * second, third)}
+    whole = {"sum": first + second + third, "prod": first * second * third}
+    # older versions of pandas have no product of a sparse column
+    for how in ("sum",) if isinstance(df["n"].dtype, pd.SparseDtype) else ("sum", "prod"):
+        assert df.amr.reduce({"n": how})["n"] == whole[how]
+        assert df.amr.reduce({"n": how}, output=int) == whole[how]
+        assert df.amr.reduce({"n": ["count", how]})["n"].tolist() == [3, whole[how]]
+        assert df.amr.reduce({"n": how, "price": "mean"}).tolist() == [whole[how], 1.5]
+        assert df.amr.reduce({"n": how, "price": "mean"}, by="shop")["n"].tolist() == [*expected[how]]
+        assert df.amr.reduce({"n": how, "price": "value_counts"}, by="shop")["n"].tolist() == [*expected[how]]
+
+
+def test_a_whole_number_beside_a_fraction_keeps_its_digits():
+    df = pd.DataFrame({"id": [2**53 + 1, 5], "price": [0.5, 1.5]})
+    largest = 2**53 + 1
+    assert df.amr.reduce({"id": "max", "price": "mean"}).tolist() == [largest, 1.0]
+    assert df.amr.reduce({"last": ("id", "max"), "mean": ("id", "mean")})["last"] == largest
+    assert df.amr.reduce({"id": ["max", "std"]}).loc["max", "id"] == largest
+    assert df.amr.reduce({"id": ["max"], "price": ["mean"]}).loc["max", "id"] == largest
+    halves = pd.DataFrame({"n": [2**53 - 1, 2]})
+    assert halves.amr.reduce({"n": ["sum", "mean"]}).loc["sum", "n"] == largest
+    assert df.amr.reduce({"price": "max", "id": "count"}).dtype == float  # as pandas has it
+
+
 # The output's type
 
 

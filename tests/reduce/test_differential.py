@@ -27,7 +27,7 @@ from pandas_amr.testing import ScriptedServer, Status, findings
 
 # What a finding may hold: the type, and the values that it takes
 FIELDS: dict[str, tuple[Any, list[Any]]] = {
-    "n": (int, [0, 1, 2, 5, -3]),
+    "n": (int, [0, 1, 2, 5, -3, 2**62 + 1]),
     "o": (int | None, [None, 1, 4]),
     "x": (float, [0.5, 1.25, -2.0, 3.0]),
     "b": (bool, [True, False]),
@@ -77,7 +77,7 @@ SHOPS = {
 PRICES = {
     "int": pd.Series([3, 1, 2]),
     "float": pd.Series([1.5, np.nan, -2.0]),
-    "Int64": pd.Series([3, None, 5], dtype="Int64"),
+    "Int64": pd.Series([3, None, 2**62 + 1], dtype="Int64"),
     "arrow": pd.Series([3, None, 5], dtype="int64[pyarrow]"),
     "mixed": pd.Series([1, "a", None], dtype=object),
     "text": pd.Series(["a", "b", None], dtype=object),

@@ -484,6 +484,21 @@ def test_a_file_that_nobody_edited_corrects_nothing_and_one_cell_corrects_its_ro
         pd.testing.assert_frame_equal(corrected.frame[rest], whole.frame[rest])
 
 
+def test_large_numbers_that_a_file_with_holes_makes_floats_are_not_edited_and_not_corrected(tmp_path):
+    found = [2**60 + 1, None, 2**53 + 1]
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"id": found[unit["n"]]})) as server:
+        result = pd.DataFrame({"n": range(3)}).amr.map_reduce(
+            map="x", finding={"id": int | None}, reduce=len, lm=server.lm()
+        )
+    result.frame.to_csv(tmp_path / "edited.csv")
+    edited = pd.read_csv(tmp_path / "edited.csv", index_col=0)
+    assert edited["id"].dtype == float
+    assert statuses(result.override(edited)) == ["ok"] * 3
+    with pytest.raises(amr.UsageError, match="id: should be an integer with all its digits"):
+        result.override(edited.replace({"id": {float(2**60): float(2**61)}}))
+    assert result.override({0: {"id": 2**61 + 1}}).frame["id"].tolist() == [2**61 + 1, pd.NA, 2**53 + 1]
+
+
 def test_a_series_or_the_frame_of_a_review_corrects_the_cells_that_are_there(failed):
     with pytest.warns(amr.FailureWarning):
         corrected = failed.override(pd.Series({"a": 9, "d": None}, name="severity"))
@@ -970,6 +985,34 @@ def test_a_diff_compares_lists_as_their_records_and_fields_that_both_have(server
     named = {"map": {"a": "?", "b": "?"}, "finding": {"a": Bug, "b": Bug}, "reduce": len}
     both = call(server, rows(4), **named)
     assert differing(both.diff(both.override({0: {"b": {"severity": 9}}}))) == {0: "b_severity"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (int, 1_234_567_890_123, 1_234_567_890_124),
+        (int, 2**60, 2**60 + 1),
+        (list[int], [2**60], [2**60 + 1]),
+        (Decimal, "12345678901.01", "12345678901.02"),
+        (float, 12345678901.01, 12345678901.02),
+        (float, 0.0, 1e-9),
+    ],
+)
+def test_numbers_that_differ_in_their_last_digit_differ_unless_a_tolerance_is_given(kind, one, other):
+    results = []
+    for value in (one, other):
+        with ScriptedServer(lambda r, value=value: findings(r, lambda unit: {"x": value})) as server:
+            results.append(
+                rows(1).amr.map_reduce(map="x", finding={"x": kind}, reduce=len, lm=server.lm(), journal=False)
+            )
+    first, second = results
+    assert differing(first.diff(second)) == {0: "x"}
+    assert differing(first.diff(first)) == {}
+    if one:
+        assert differing(first.diff(second, tolerance=0.01)) == {}
+    label = second.frame["x"].iloc[0]
+    assert first.score({"x": [label]}).fields["right"].to_dict() == {"x": 0}
+    assert second.score({"x": [label]}).fields["right"].to_dict() == {"x": 1}
 
 
 def test_a_diff_that_cannot_be_made_says_why(server):

@@ -490,6 +490,29 @@ def test_all_parts_have_the_same_types_whatever_the_first_one_shows(tmp_path, va
     assert found.to_table()["value"].to_pylist() == flat
 
 
+def test_periods_of_files_are_read_and_computed_as_those_of_a_frame(tmp_path):
+    (tmp_path / "in").mkdir()
+    months = pd.period_range("2026-01", periods=4, freq="M")
+    for place in (0, 2):
+        frame = pd.DataFrame({"month": months[place : place + 2]})
+        frame.to_parquet(tmp_path / "in" / f"{place}.parquet")
+    reduce = {"month": "max", "said": "nunique"}
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"said": unit["month"]})) as server:
+        result = amr.map_reduce(
+            tmp_path / "in", map="Which?", finding={"said": str}, reduce=reduce, out=tmp_path / "out", lm=server.lm()
+        )
+    assert result.frame.to_table()["said"].to_pylist() == ["2026-01", "2026-02", "2026-03", "2026-04"]
+    assert result.output.tolist() == [months[3], 4]
+
+
+def test_files_with_a_column_of_types_that_no_number_of_it_fits_are_refused_by_name(tmp_path):
+    (tmp_path / "in").mkdir()
+    pd.DataFrame({"text": ["a"], "id": [2**53 + 1]}).to_parquet(tmp_path / "in" / "0.parquet")
+    pd.DataFrame({"text": ["a"], "id": [0.5]}).to_parquet(tmp_path / "in" / "1.parquet")
+    with pytest.raises(amr.UsageError, match=r"'0\.parquet' cannot be read"):
+        amr.map(tmp_path / "in", len, out=tmp_path / "out")
+
+
 def test_parts_are_bounded_by_rows_and_by_bytes():
     wide = pa.table({"text": ["x" * 1_000_000] * 200})
     parts = [table.num_rows for table in cut_tables([wide, wide])]

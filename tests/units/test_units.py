@@ -20,6 +20,7 @@ import pandas_amr as amr
 from examples import examples
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
+from pandas_amr._units.profile import profile_columns
 from pandas_amr._units.split import split_text
 from pandas_amr._units.units import make_units
 from pandas_amr.models.base import Abilities
@@ -60,6 +61,23 @@ CELLS = {
     "complex": (1 + 2j, "(1+2j)"),
     "period": (pd.Period("2026-01"), "2026-01"),
     "interval": (pd.Interval(0, 1), "(0, 1]"),
+    "numpy nanoseconds": (np.datetime64("2026-01-02T03:04:05.000000006"), "2026-01-02T03:04:05.000000006"),
+    "numpy date of another age": (np.datetime64("20000-01-01", "us"), "20000-01-01T00:00:00"),
+    "numpy duration": (np.timedelta64(5, "ns"), "P0DT0H0M0.000000005S"),
+    "numpy months": (np.timedelta64(3, "M"), "3 months"),
+    "numpy no time": (np.timedelta64("NaT", "ns"), None),
+    "array of times": (np.array([["2026-01-02"], ["NaT"]], "datetime64[ns]"), [["2026-01-02T00:00:00"], [None]]),
+    "array of one time": (np.array("2026-01-02", "datetime64[ns]"), "2026-01-02T00:00:00"),
+    "array without a dimension": (np.array(5), 5),
+    "masked array": (np.ma.array([1, 2], mask=[False, True]), [1, None]),
+    "masked": (np.ma.masked, None),
+    "long float": (np.longdouble(1.5), 1.5),
+    "long complex": (np.clongdouble(1 + 2j), "(1+2j)"),
+    "array of pandas": (pd.array([*range(200), None], dtype="Int64"), [*range(200), None]),
+    "array of Arrow": (pa.chunked_array([[2**53 + 1], [None]]), [2**53 + 1, None]),
+    "series": (pd.Series([1, 2]), [1, 2]),
+    "series with labels": (pd.Series([1, 2], index=["a", "b"]), {"a": 1, "b": 2}),
+    "frame": (pd.DataFrame({"a": range(100)}), "".join([",a\n", *(f"{n},{n}\n" for n in range(100))])),
     "an object": (slice(1, 2), "slice(1, 2, None)"),
     "a large number": (10**30, 10**30),
     "1 MB": ("x" * 2**20, "x" * 2**20),
@@ -404,3 +422,20 @@ def test_columns_are_units_with_a_data_dictionary_in_one_call():
     assert day["lowest"] == "2026-01-01T00:00:00"
     assert notes["missing"] == 1
     assert max(map(len, notes["values"])) < 300
+
+
+PROFILED = {
+    "long texts of one beginning": ([f"{'x' * 500}{n}" for n in range(5)], 5, None),
+    "more rows than are sampled": (range(12_345), 12_345, 6172.0),
+    "lists": ([[1], [2], [1], None], 2, None),
+    "lists of Arrow": (pd.array([[1], [2], [1], None], dtype=pd.ArrowDtype(pa.list_(pa.int64()))), 2, None),
+    "complex numbers": ([1j, 2, 3], 3, None),
+    "sparse": (pd.arrays.SparseArray([0, 0, 3]), 2, 1.0),
+    "sparse without a row": (pd.arrays.SparseArray([], dtype="Sparse[int64]"), 0, None),
+}
+
+
+@pytest.mark.parametrize(("values", "distinct", "mean"), PROFILED.values(), ids=PROFILED)
+def test_a_profile_s_figures_are_of_all_rows_and_whole_values(values, distinct, mean):
+    [profile] = profile_columns(pd.DataFrame({"a": values}), [0]).to_dict("records")
+    assert (profile["distinct"], profile["mean"]) == (distinct, mean)

@@ -135,8 +135,10 @@ class _PlainConverter:
         converted = [self.convert(item) for item in items]
         return converted if self.left > 0 else [*converted, "..."]
 
-    def _convert_foreign(self, value: object) -> Any:
+    def _convert_foreign(self, value: Any) -> Any:
         """Convert an object by the first of its own methods that works; else return its text."""
+        if _is_time_of_numpy(value):  # its methods give nanoseconds as numbers
+            return self._convert_items(value) if value.ndim else text_of(value)
         for name in CONVERTERS:
             method = getattr(value, name, None)
             if not callable(method):
@@ -148,6 +150,12 @@ class _PlainConverter:
             if converted is not value and type(converted) is not type(value):
                 return self.convert(converted)
         return text_of(value)
+
+
+def _is_time_of_numpy(value: object) -> bool:
+    """Tell whether an object is a time, a duration or an array of such of numpy's."""
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    return kind in ("m", "M") and type(value).__module__ == "numpy"
 
 
 def _number(value: float) -> Any:

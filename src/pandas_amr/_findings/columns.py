@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pandas_amr._types.arrow import arrow_schema, arrow_type, field_types, is_mixed
 from pandas_amr._types.arrow_values import arrow_record, make_table, plain
 from pandas_amr._types.resolve import choices_of
+from pandas_amr._units.rows import pandas_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +45,9 @@ def spread_items(
 
 def array_of(column: pa.ChunkedArray, kind: object = None) -> Any:
     """Convert an Arrow column to a pandas array: choices to a category, all else Arrow-typed."""
+    own = pandas_dtype(column.type)
+    if own is not None:
+        return own.__from_arrow__(column)
     choices = choices_of(kind)
     if choices is None:
         return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
@@ -66,9 +70,9 @@ def add_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
         added = findings.set_axis(columns, axis=1)
     elif findings.columns.name != frame.columns.name:
         added = findings.rename_axis(columns=cast("Any", frame.columns.name))
-    joined = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
-    joined.attrs = dict(frame.attrs)
-    return joined
+    joined: Any = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
+    whole: pd.DataFrame = joined.__finalize__(frame)  # with its attrs, and what a subclass keeps
+    return whole
 
 
 def make_typed_array(values: Sequence[Any], kind: object) -> Any:

@@ -29,7 +29,7 @@ from pandas_amr._types.schema import (
     object_schema,
     stored_schema,
 )
-from pandas_amr._types.type_check import find_mistyped_field
+from pandas_amr._types.type_check import MERGED_KEY, find_merged_key, find_mistyped_field
 from pandas_amr._types.violations import Leniency, drop_absent, find_violation
 from pandas_amr._units.cells import cell
 from pandas_amr.errors import InvalidOutput, UsageError
@@ -191,6 +191,9 @@ class FindingType:
         problem = self._find_violation(given, Leniency(empty_texts=empty_texts, coded=coded))
         if problem is not None:
             return None, problem
+        merged = find_merged_key(given, self.model)
+        if merged is not None:
+            return None, f"{merged}: {MERGED_KEY}"
         try:
             values = arrow_record(record)
             if fits:

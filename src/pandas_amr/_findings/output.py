@@ -19,7 +19,7 @@ from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._types.arrow import arrow_schema, column_type
 from pandas_amr._types.resolve import is_model, object_fields, without_none
 from pandas_amr._types.schema import json_schema, object_schema, stored_schema
-from pandas_amr._types.type_check import is_mistyped
+from pandas_amr._types.type_check import MERGED_KEY, has_merged_key, is_mistyped
 from pandas_amr._types.violations import Leniency, drop_absent, find_violation
 from pandas_amr._types.wire_read import find_unread
 from pandas_amr._units.cells import cell, make_reader_keys, to_json_line
@@ -202,6 +202,8 @@ class ReductionType:
         if is_mistyped(value, self.kind):
             raise InvalidOutput("its validator returned a value that is not of the type")
         violation = find_violation(output, self._kept_schema, leniency) if self.strict else None
+        if violation is None and has_merged_key(output, self.kind):
+            violation = MERGED_KEY
         if violation is not None:
             raise InvalidOutput(violation)
         if self._column is not None:

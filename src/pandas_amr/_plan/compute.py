@@ -23,7 +23,14 @@ from pandas_amr._plan.aggregations import (
     is_tabular,
     name_of,
 )
-from pandas_amr._plan.compute_column import aggregate_column, defensive_copy, explode, holds_lists
+from pandas_amr._plan.compute_column import (
+    aggregate_column,
+    defensive_copy,
+    explode,
+    has_large_numbers,
+    holds_lists,
+    make_series,
+)
 from pandas_amr._plan.compute_groups import aggregate_groups, aggregate_groups_of_units
 from pandas_amr._plan.outputs import OUTPUT_COLUMN
 from pandas_amr._records.engine import in_thread, run_off_loop
@@ -219,7 +226,12 @@ def _aggregate_columns(
 
 
 def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Aggregations) -> bool:
-    """Whether ``DataFrame.agg`` takes the aggregations as they are: names of its functions."""
+    """Whether ``DataFrame.agg`` takes the aggregations as they are: names of its functions.
+
+    It would make floats of whole numbers that stand in a column with fractions.
+    """
+    if any(has_large_numbers(columns[name]) for name in aggregations):
+        return False
     for name, how in aggregations.items():
         for function in as_list(how):
             if not isinstance(function, str) or is_share(function) or function in OF_ANY:
@@ -241,10 +253,22 @@ def _join_results(results: Mapping[Any, Any], *, has_tables: bool) -> Any:
     """Join the columns' results: a Series of scalars, a frame of Series, or else a dict."""
     are_tables = [isinstance(result, pd.Series | pd.DataFrame) for result in results.values()]
     if not any(are_tables):
-        return pd.Series(results)
+        return make_series([*results.values()], [*results])
     if all(are_tables) and not has_tables:
-        return pd.concat(results, axis=1)
+        return pd.concat(_keep_digits(results), axis=1)
     return results
+
+
+def _keep_digits(results: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Make objects of large numbers where pandas would make floats of them: beside missing rows."""
+    first, *others = [result.index for result in results.values()]
+    if all(index.equals(first) for index in others):
+        return results
+    kept = dict(results)
+    for name, result in results.items():
+        if isinstance(result, pd.Series) and has_large_numbers(result):
+            kept[name] = result.astype(object)
+    return kept
 
 
 def rank_rows(

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._plan.aggregations import OF_ANY, OF_VALUES, has_table, is_share, name_of
+from pandas_amr._types.violations import LARGEST_EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,9 @@ def aggregate_column(column: pd.Series, function: Any) -> Any:
         return pd.NA
     if function in OF_VALUES:
         column = explode(column)
+    if overflows(column, function):
+        wholes = [int(value) for value in column.dropna()]
+        column = pd.Series(wholes, dtype=object)  # Python's numbers have no end
     if is_share(function):
         return column.value_counts(normalize=True)
     return column.agg(function)
@@ -42,7 +46,44 @@ def _aggregate_by_each(column: pd.Series, functions: Sequence[Any]) -> Any:
     values = [aggregate_column(column, function) for function in functions]
     if has_table({"": functions}):
         return dict(zip(names, values, strict=True))
-    return pd.Series(values, index=names)
+    return make_series(values, names)
+
+
+def make_series(values: list[Any], index: list[Any]) -> pd.Series:
+    """Make a Series of results; whole numbers beside fractions keep all their digits."""
+    series = pd.Series(values, index=index)
+    wholes = [value for value in values if isinstance(value, int | np.integer)]
+    if series.dtype.kind != "f" or all(int(float(value)) == value for value in wholes):
+        return series
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    return pd.Series(plain, index=index, dtype=object)
+
+
+def has_large_numbers(column: pd.Series) -> bool:
+    """Whether a float may not hold all digits of the whole numbers of a column, or of their sum."""
+    return _is_whole(column) and bool(_magnitude(column).sum() >= LARGEST_EXACT)
+
+
+def overflows(column: pd.Series, function: object) -> bool:
+    """Whether pandas' sum or product of whole numbers may not fit its type.
+
+    It would be another number, and no error.
+    """
+    if function not in {"sum", "prod"} or not _is_whole(column):
+        return False
+    bits = 64 if column.dtype.kind == "u" else 63
+    magnitude = _magnitude(column)
+    if function == "sum":
+        return bool(magnitude.sum() >= 2.0**bits)
+    return bool(np.log2(magnitude.clip(lower=1)).sum() >= bits)
+
+
+def _is_whole(column: pd.Series) -> bool:
+    return getattr(column.dtype, "kind", "") in {"i", "u"}
+
+
+def _magnitude(column: pd.Series) -> pd.Series:
+    return column.dropna().astype("float64").abs()
 
 
 def defensive_copy(rows: Rows) -> Rows:

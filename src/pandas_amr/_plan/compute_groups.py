@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,9 +22,15 @@ from pandas_amr._plan.aggregations import (
     is_tabular,
     name_of,
 )
-from pandas_amr._plan.compute_column import aggregate_column, explode, holds_lists
+from pandas_amr._plan.compute_column import (
+    aggregate_column,
+    explode,
+    holds_lists,
+    overflows,
+)
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import group_numbers, grouped
+from pandas_amr._units.cells import make_json_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,12 +84,11 @@ def _join_side_by_side(
 ) -> pd.DataFrame:
     """Put aggregations of groups beside how often each value occurs in each group."""
     parts: list[pd.DataFrame] = []
+    taken = _list_titles(aggregations)
     for name, how in aggregations.items():
         column, wanted = column_of(name, how), function_of(how)
         for function in as_list(wanted):
-            title = str(name)
-            if isinstance(wanted, list):
-                title = f"{name}_{name_of(function)}"
+            title = _title(name, wanted, function)
             if not is_tabular(function):
                 part = groups.agg(**{title: (column, function)})
                 parts.append(align_to_groups(part, index))
@@ -90,9 +96,36 @@ def _join_side_by_side(
             counts = _count_by_group(table[column], index, numbers)
             if is_share(function):
                 counts = counts.div(counts.sum(axis=1), axis=0)
-            titles = [f"{title}_{value}" for value in counts.columns]
+            titles = _title_counts(title, counts.columns.tolist(), taken)
+            taken += titles
             parts.append(counts.set_axis(titles, axis=1))
     return pd.concat(parts, axis=1)
+
+
+def _title(name: object, wanted: object, function: object) -> str:
+    return f"{name}_{name_of(function)}" if isinstance(wanted, list) else str(name)
+
+
+def _list_titles(aggregations: Aggregations) -> list[str]:
+    """Return the names of the columns that the call itself names."""
+    titles: list[str] = []
+    for name, how in aggregations.items():
+        wanted = function_of(how)
+        functions = [function for function in as_list(wanted) if not is_tabular(function)]
+        titles += [_title(name, wanted, function) for function in functions]
+    return titles
+
+
+def _title_counts(title: str, values: Sequence[Any], taken: Sequence[str]) -> list[str]:
+    """Name the columns of counts, each by another name, which is none of those that are taken.
+
+    Example:
+        >>> _title_counts("n", ["a", 1, "1"], ["n_a"])
+        ['n_a_', 'n_1', "n_'1'"]
+    """
+    repeated = Counter(map(str, values))
+    texts = [repr(value) if repeated[str(value)] > 1 else str(value) for value in values]
+    return [*make_json_keys([f"{title}_{text}" for text in texts], taken=taken)]
 
 
 def _select_columns(frame: pd.DataFrame, labels: Sequence[Any]) -> pd.DataFrame:
@@ -135,7 +168,7 @@ def _replace_failing_names(
 def _fails_by_group(column: pd.Series, how: object) -> bool:
     """Whether pandas cannot call an aggregation on each group of such a column."""
     names = {function for function in as_list(function_of(how)) if isinstance(function, str)}
-    if not names.isdisjoint(OF_ANY):
+    if not names.isdisjoint(OF_ANY) or any(overflows(column, name) for name in names):
         return True
     return "nunique" in names and holds_lists(column)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 import numpy as np
@@ -13,6 +15,7 @@ from pandas_amr._findings.columns import make_records_frame, make_typed_array
 from pandas_amr._plan.compute_groups import align_to_groups
 from pandas_amr._plan.plan_types import item_type
 from pandas_amr._types.resolve import is_model
+from pandas_amr._types.violations import LARGEST_EXACT
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,8 +146,31 @@ def shape_output(value: object, kind: object) -> Any:
     if is_model(item):
         return make_records_frame(value, cast("type[BaseModel]", item))
     if get_origin(item) is dict:
-        return pd.DataFrame(value).convert_dtypes(dtype_backend="pyarrow")
+        return make_free_frame(value)
     return value
+
+
+def make_free_frame(records: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    """Make a frame of records of any shape; its columns have the types that the values have.
+
+    Example:
+        >>> make_free_frame([{"id": 2**53 + 1}, {"name": "a"}])["id"].tolist()
+        [9007199254740993, <NA>]
+    """
+    names = dict.fromkeys(itertools.chain.from_iterable(records))
+    columns = {name: _make_free_column([record.get(name) for record in records]) for name in names}
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(records)))
+
+
+def _make_free_column(values: list[Any]) -> pd.Series:
+    column = pd.Series(values, dtype=object)
+    if not any(isinstance(value, int) and abs(value) >= LARGEST_EXACT for value in values):
+        return column.convert_dtypes(dtype_backend="pyarrow")
+    # pandas would make floats of numbers beside a missing one or a fraction, and round them.
+    if all(value is None or type(value) is int for value in values):
+        with contextlib.suppress(OverflowError):
+            return pd.Series(values, dtype="int64[pyarrow]")
+    return column
 
 
 def output_candidates(value: object) -> list[Any]:
@@ -193,5 +219,5 @@ def join_group_outputs(values: Sequence[Any], index: pd.Index, kind: object) -> 
         return make_records_frame(answers, item).set_axis(labels)
     if item is dict or get_origin(item) is dict:
         rows = [{} if answer is None else answer for answer in answers]
-        return pd.DataFrame(rows, index=labels).convert_dtypes(dtype_backend="pyarrow")
+        return make_free_frame(rows).set_axis(labels)
     return pd.DataFrame({OUTPUT_COLUMN: make_typed_array(answers, item)}, index=labels)

@@ -6,6 +6,7 @@ import datetime as dt
 import operator
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -255,11 +256,20 @@ class Field:
         is_finite = is_number and abs(value) != float("inf") and not is_nan(value)
         self._check(value, "a number", fits=is_finite)
         if comparison not in EQUAL:
-            return value
+            return self._as_held(value)
         if self.choices is not None and value not in self.choices:
             raise InvalidOutput(f"the condition on {self.key!r} names no value that it can take")
         fits = self.kind == "number" or value == value // 1
-        return self._check(value, "a whole number", fits=fits)
+        return self._as_held(self._check(value, "a whole number", fits=fits))
+
+    def _as_held(self, value: float) -> Any:
+        """Return a number as the column holds it: to Python, no decimal is equal to 0.1."""
+        if any(isinstance(one, Decimal) for one in self.cells):
+            return Decimal(str(value))
+        if is_single_precision(self.column.dtype):
+            with np.errstate(over="ignore"):  # beyond all that the column can hold
+                return float(np.float32(value))
+        return value
 
     def _find_choice(self, value: object) -> int:
         """Find the place of a choice. As in JSON, true is not 1."""
@@ -299,6 +309,16 @@ def kind_of(column: pd.Series) -> Kind:
         inferred = _infer_kind(pd.Series(dtype.categories.tolist(), dtype=object))
         return inferred if inferred in NUMBERS else "choice"
     return _infer_kind(column)
+
+
+def is_single_precision(dtype: Any) -> bool:
+    """Tell whether a dtype is of floats of 32 bits, of numpy, of pandas or of Arrow.
+
+    Example:
+        >>> is_single_precision(pd.Float32Dtype()), is_single_precision(np.dtype(float))
+        (True, False)
+    """
+    return bool(pd.api.types.is_float_dtype(dtype)) and getattr(dtype, "itemsize", 8) == 4
 
 
 def _infer_kind(column: pd.Series) -> Kind:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Z_95 = 1.96  # the normal quantile of a 95 % interval
-LEAST_TOLERANCE = 1e-9
+FLOAT_TOLERANCE = 1e-14  # what is left of floats that were computed in another order
 
 
 def compare_columns(
@@ -60,7 +60,12 @@ def plain_value(value: object) -> Any:
 
 
 def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
-    """Whether two values are equal: numbers within a tolerance, texts but for case and spaces."""
+    """Whether two values are equal: numbers within a tolerance, texts but for case and spaces.
+
+    Example:
+        >>> is_same(0.1 + 0.2, 0.3), is_same(10_000_000_000_001, 10_000_000_000_002)
+        (True, False)
+    """
     match first, second:
         case (None, None):
             return True
@@ -75,8 +80,16 @@ def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
                 return False
             return all(is_same(first[name], second[name], tolerance) for name in first)
     if is_number(first) and is_number(second):
-        return math.isclose(first, second, rel_tol=max(tolerance, LEAST_TOLERANCE))
+        return _is_same_number(first, second, tolerance)
     return bool(first == second)
+
+
+def _is_same_number(first: Any, second: Any, tolerance: float) -> bool:
+    if isinstance(first, float) or isinstance(second, float):
+        tolerance = max(tolerance, FLOAT_TOLERANCE)
+    if not tolerance:
+        return bool(first == second)  # as floats, two large numbers may be one
+    return math.isclose(first, second, rel_tol=tolerance)
 
 
 def _have_same_items(first: list[Any], second: list[Any], tolerance: float) -> bool:

@@ -16,6 +16,7 @@ from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._result.compare import is_number
 from pandas_amr._result.given_corrections import GivenCorrection, RefusedCorrection
 from pandas_amr._result.review import DOUBT_COLUMN, WHY_COLUMN
+from pandas_amr._types.violations import is_exact_whole
 from pandas_amr._units.cells import cell
 from pandas_amr.errors import InvalidOutput, UsageError
 
@@ -198,7 +199,12 @@ def _read_cell(
 
 
 def _is_written_as(cell: object, value: object) -> bool:
-    """Tell whether a value is a cell, or what a file has for it: of a list, numpy's text."""
+    """Tell whether a value is a cell, or what a file has for it: of a list, numpy's text.
+
+    A column of whole numbers with holes holds floats, which do not have all digits of large ones.
+    """
+    if isinstance(cell, int) and isinstance(value, float):
+        return float(cell) == value
     texts = [str(cell)]
     if isinstance(cell, list | np.ndarray):
         texts.append(str(np.array([*cell, None], dtype=object)[:-1]))
@@ -250,7 +256,7 @@ def _read_candidates(value: Any) -> list[Any]:
             return [form, TRUTHS[form.strip().casefold()]]
         candidates += _parse_text(form)
     elif is_number(form):
-        whole = int(form) if float(form).is_integer() else form
+        whole = int(form) if is_exact_whole(form) else form
         candidates += [] if isinstance(form, int) else [whole]
         candidates.append(str(whole))
         if form in {0, 1}:

@@ -11,13 +11,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, RootModel, TypeAdapter
 
 from pandas_amr._types.arrow import ARROW_SCALARS, LIST_TYPES, field_types, is_mixed
-from pandas_amr._types.resolve import choices_of, plain_choice, without_none
+from pandas_amr._types.arrow_values import json_fields
+from pandas_amr._types.resolve import choices_of, object_fields, plain_choice, without_none
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+MERGED_KEY = "names a key twice, in two forms"
 
 # Types that Arrow takes in place of others.
 _ACCEPTED: dict[type, Any] = {
@@ -73,11 +76,62 @@ def _has_stray_part(value: Any, kind: Any) -> bool:
     """Tell whether a part of a record, a list or a dict does not have its type."""
     if isinstance(value, BaseModel):
         return find_mistyped_field(value) is not None
+    inner = get_args(kind)
+    if get_origin(kind) is tuple and ... not in inner:
+        return any(map(is_mistyped, value, inner))
     if get_origin(kind) in LIST_TYPES:
-        return any(is_mistyped(item, get_args(kind)[0]) for item in value)
+        return any(is_mistyped(item, inner[0]) for item in value)
     if get_origin(kind) is dict:
-        return any(is_mistyped(item, get_args(kind)[1]) for item in value.values())
+        return any(is_mistyped(item, inner[1]) for item in value.values())
     return False
+
+
+def find_merged_key(given: Mapping[str, Any], model: type[BaseModel]) -> str | None:
+    """Return the name of a field of which two keys are one to pydantic; None if there is none.
+
+    It would keep the value of the last one.
+
+    Args:
+        given: a record in JSON, which the model has accepted.
+        model: its type.
+
+    Example:
+        >>> class Counts(BaseModel):
+        ...     by_year: dict[int, int]
+        >>> find_merged_key({"by_year": {"7": 1, "07": 2}}, Counts)
+        'by_year'
+    """
+    for name, alias, kind in json_fields(model):
+        if has_merged_key(given.get(alias, given.get(name)), kind):
+            return name
+    return None
+
+
+def has_merged_key(said: Any, kind: Any) -> bool:
+    """Tell whether two keys of a dict in JSON are one, at any depth of its type."""
+    if not _has_typed_keys(kind) or not isinstance(said, dict | list):
+        return False
+    kind, _ = without_none(kind)
+    if isinstance(said, list):
+        return any(has_merged_key(item, get_args(kind)[0]) for item in said)
+    if get_origin(kind) is not dict:
+        return find_merged_key(said, kind) is not None
+    key, item = get_args(kind)
+    keys = {TypeAdapter(key).validate_python(one) for one in said}
+    return len(keys) < len(said) or any(has_merged_key(part, item) for part in said.values())
+
+
+@lru_cache(maxsize=256)
+def _has_typed_keys(kind: Any) -> bool:
+    """Tell whether a type holds a dict whose keys are no texts, so that two texts may be one."""
+    kind, _ = without_none(kind)
+    if choices_of(kind) is not None:
+        return False
+    if get_origin(kind) is dict and get_args(kind)[0] is not str:
+        return True
+    fields = object_fields(kind)
+    parts = get_args(kind) if fields is None else fields.values()
+    return any(map(_has_typed_keys, parts))
 
 
 def _is_scalar(value: object, kind: type) -> bool:

@@ -26,6 +26,7 @@ from pandas_amr._types.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+LARGEST_EXACT = 2**53  # beyond it, a float stands for several whole numbers
 MIDNIGHT = "T00:00:00"
 EMPTY = "is empty; a text has at least 1 character"
 
@@ -278,8 +279,25 @@ def _violation_of_number(value: object, schema: Schema) -> str | None:
 
 def _violation_of_integer(value: object, schema: Schema) -> str | None:
     del schema
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return None if whole and not isinstance(value, bool) else "should be an integer"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return None
+    if not isinstance(value, float) or not value.is_integer():
+        return "should be an integer"
+    if is_exact_whole(value):
+        return None
+    return "should be an integer with all its digits, which a float does not hold"
+
+
+def is_exact_whole(value: float) -> bool:
+    """Tell whether a number is a whole one, and if it is a float, a single one: none beside it.
+
+    Example:
+        >>> [is_exact_whole(value) for value in (3.0, 3.5, 2**53 + 1, float(2**53))]
+        [True, False, True, False]
+    """
+    if isinstance(value, int):
+        return True
+    return value.is_integer() and abs(value) < LARGEST_EXACT
 
 
 def _violation_of_bool(value: object, schema: Schema) -> str | None:

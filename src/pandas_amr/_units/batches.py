@@ -287,7 +287,7 @@ class FileSource:
         tables = [self._draw_from(piece, each, is_spread=is_all) for piece in chosen]
         return pa.concat_tables([self.schema.empty_table(), *tables])
 
-    def _draw_from(self, piece: object, count: int, *, is_spread: bool) -> pa.Table:
+    def _draw_from(self, piece: Any, count: int, *, is_spread: bool) -> pa.Table:
         """Draw rows of a file or a row group: its first ones, or rows from all over it."""
         rows = self._rows_of(piece)
         wanted = list(range(count))
@@ -295,7 +295,7 @@ class FileSource:
             wanted = spread(rows, count)
         tables = [self.schema.empty_table()]
         start = 0
-        for table in self._tables_of(piece):
+        for table in _explained(self._tables_of(piece), Path(piece.path).name):
             if start > wanted[-1]:
                 break
             end = start + table.num_rows

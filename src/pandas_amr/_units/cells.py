@@ -18,9 +18,24 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from numpy.typing import NDArray
+
 UNIT_KEY = "unit"
 FINDING_KEY = "finding"  # the key of a finding's number, where reducers read it
 ROWS_KEY = "rows"  # the key of how many equal rows a finding stands for
+CONTAINERS = (
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+    np.ndarray,
+    pd.Series,
+    pd.Index,
+    pd.api.extensions.ExtensionArray,
+    pa.Array,
+    pa.ChunkedArray,
+)
 LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")  # those that JSON does not escape
 
 
@@ -94,7 +109,7 @@ def cell(value: object) -> Any:
         return float(value) if math.isfinite(value) else _convert_infinite(value)
     if value is pd.NA or value is pd.NaT:
         return None
-    if isinstance(value, dict | list | tuple | set | frozenset | np.ndarray | pd.Series | pd.Index):
+    if isinstance(value, CONTAINERS):
         return _convert_container(value)
     return _convert_scalar(value)
 
@@ -109,14 +124,33 @@ def _convert_container(value: Any) -> Any:
         return {key: cell(inner) for key, inner in zip(keys, value.values(), strict=True)}
     if isinstance(value, set | frozenset):
         return sorted((cell(inner) for inner in value), key=str)
+    if isinstance(value, pd.Series) and not isinstance(value.index, pd.RangeIndex):
+        keys = make_json_keys(value.index.tolist(), taken=())
+        return dict(zip(keys, map(cell, value.tolist()), strict=True))
+    if isinstance(value, np.ndarray):
+        return _convert_array(value)
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        value = value.to_pylist()
     items = value if isinstance(value, list | tuple) else value.tolist()
     return [cell(inner) for inner in items]
+
+
+def _convert_array(value: NDArray[Any]) -> Any:
+    """Convert an array of numpy's, whose ``tolist`` has numbers for times of nanoseconds."""
+    if value.ndim and value.dtype.kind in "mM":
+        return [cell(inner) for inner in value]
+    if value.dtype.kind in "mM":
+        return cell(value[()])
+    plain = value.tolist()
+    return [cell(inner) for inner in plain] if value.ndim else cell(plain)
 
 
 def _convert_scalar(value: object) -> Any:
     match value:
         case np.generic():
-            return cell(value.item())
+            return _convert_numpy(value)
+        case pd.DataFrame():
+            return value.to_csv(lineterminator="\n")
         case pd.Timedelta() | dt.date() | dt.time():
             return value.isoformat()
         case dt.timedelta():
@@ -130,6 +164,36 @@ def _convert_scalar(value: object) -> Any:
         case pa.Scalar():
             return cell(value.as_py())
     return str(value)
+
+
+def _convert_numpy(value: np.generic) -> Any:
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return _write_time(value)
+    if isinstance(value, np.longdouble):
+        value = np.float64(value)
+    plain = value.item()
+    return str(plain) if isinstance(plain, np.generic) else cell(plain)  # of long complex numbers
+
+
+def _write_time(value: np.datetime64 | np.timedelta64) -> Any:
+    """Write a time of numpy's. Python has none of nanoseconds or of months: ``item`` is a number.
+
+    Example:
+        >>> _write_time(np.datetime64("2026-01-02T03:04:05.000000006"))
+        '2026-01-02T03:04:05.000000006'
+        >>> _write_time(np.datetime64("2026-01-02")), _write_time(np.timedelta64(3, "M"))
+        ('2026-01-02', '3 months')
+    """
+    if np.isnat(value):
+        return None
+    plain = value.item()
+    if not isinstance(plain, int):
+        return cell(plain)
+    convert: Any = pd.Timestamp if isinstance(value, np.datetime64) else pd.Timedelta
+    try:
+        return convert(value).isoformat()
+    except ValueError:  # pandas has no such unit, or no such year
+        return str(value)
 
 
 def _write_duration(value: dt.timedelta) -> str:

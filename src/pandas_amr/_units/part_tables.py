@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._units.rows import pandas_dtype
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def frame_of(table: pa.Table, start: int = 0) -> pd.DataFrame:
     return frame
 
 
-def _dtype_of(kind: pa.DataType) -> pd.ArrowDtype | None:
+def _dtype_of(kind: pa.DataType) -> Any:
     """Return the dtype of a column; a dictionary becomes a category."""
-    return None if pa.types.is_dictionary(kind) else pd.ArrowDtype(kind)
+    return None if pa.types.is_dictionary(kind) else pandas_dtype(kind) or pd.ArrowDtype(kind)
 
 
 def table_of(item: object, number: int) -> pa.Table:

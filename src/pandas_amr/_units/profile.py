@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,8 @@ def profile_columns(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame
 
     Returns:
         A frame labelled by the columns' names: ``column dtype rows missing distinct lowest highest
-        mean values``. ``distinct`` counts, and ``values`` lists the most frequent of, at most
-        10,000 rows that are spread over the frame.
+        mean values``. ``values`` lists the most frequent of at most 10,000 rows that are spread
+        over the frame.
     """
     labels = frame.columns[list(columns)]
     records = [_profile(frame.iloc[:, column], str(frame.columns[column])) for column in columns]
@@ -108,8 +109,8 @@ def _shorten_cell(value: object) -> Any:
 
 def _profile(column: pd.Series, name: str) -> dict[str, Any]:
     step = max(1, -(-len(column) // SAMPLED_ROWS))
-    counts = column.iloc[::step].dropna().map(_value_text).value_counts()
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    sample = [_value_text(value) for value in column.iloc[::step].dropna().tolist()]
+    is_number = pd.api.types.is_any_real_numeric_dtype(column)
     has_range = is_number or pd.api.types.is_datetime64_any_dtype(column)
     has_range = has_range and bool(column.notna().any())
     return {
@@ -117,12 +118,19 @@ def _profile(column: pd.Series, name: str) -> dict[str, Any]:
         "dtype": str(column.dtype),
         "rows": len(column),
         "missing": int(column.isna().sum()),
-        "distinct": len(counts),
+        "distinct": _count_distinct(column),
         "lowest": cell(column.min()) if has_range else None,
         "highest": cell(column.max()) if has_range else None,
         "mean": float(column.mean()) if has_range and is_number else None,
-        "values": counts.index[:SAMPLED_VALUES].tolist(),
+        "values": [text for text, _ in Counter(sample).most_common(SAMPLED_VALUES)],
     }
+
+
+def _count_distinct(column: pd.Series) -> int:
+    try:
+        return int(column.nunique())
+    except (TypeError, NotImplementedError):  # lists and dicts, of Python and of Arrow
+        return len({_whole_text(value) for value in column.dropna().tolist()})
 
 
 def _value_text(value: object) -> str:

@@ -34,6 +34,19 @@ def find_range(positions: Sequence[int] | NDArray[np.int64]) -> slice | None:
     return slice(start, last + 1)
 
 
+def pandas_dtype(kind: pa.DataType) -> Any:
+    """Return the dtype of an Arrow type that pandas made, of periods or intervals; None of others.
+
+    As an Arrow column pandas would show numbers in place of the periods.
+
+    Example:
+        >>> pandas_dtype(pa.array(pd.period_range("2026-01", periods=1, freq="M")).type)
+        period[M]
+    """
+    is_made_by_pandas = getattr(kind, "extension_name", "").startswith("pandas.")
+    return kind.to_pandas_dtype() if is_made_by_pandas else None
+
+
 def combine_chunks(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame whose Arrow columns are in one chunk each, and share all else with the first.
 

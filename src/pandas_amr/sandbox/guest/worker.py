@@ -747,8 +747,14 @@ def _pandas_to_json(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "tolist"):
-        return _to_json(value.tolist())
+        return _to_json(_to_list(value))
     return _object_to_json(value)
+
+
+def _to_list(value: Any) -> Any:
+    """Return an array's items; of times, numpy's own list would have numbers of nanoseconds."""
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    return list(value) if kind in ("m", "M") else value.tolist()
 
 
 def _object_to_json(value: Any) -> Any:
