@@ -164,14 +164,12 @@ def _find_paths(patterns: Sequence[str]) -> list[Path]:
         UsageError: a pattern is no path of this machine, or a folder cannot be listed.
     """
     for pattern in patterns:
-        if not pattern.strip():
-            raise UsageError(f"{pattern!r} is not a path; for the working folder: '.'.")
         if "://" in pattern:
             raise UsageError(
                 f"{pattern!r} is not a path here; for files elsewhere pass a pyarrow Dataset: "
                 "pyarrow.dataset.dataset(...)."
             )
-    found = find_files(os.path.expanduser(pattern) for pattern in patterns)  # noqa: PTH111
+    found = find_files(patterns)
     if found.closed:
         folder, reason = next(iter(found.closed.items()))
         raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
