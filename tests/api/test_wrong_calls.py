@@ -290,6 +290,8 @@ def test_a_wrong_option_of_a_model_is_told():
         amr.LM("m", abilities={"tools": False})
     with pytest.raises(amr.UsageError, match="model's name"):
         amr.LM("")
+    with pytest.raises(amr.UsageError, match="model's name, not ' '"):
+        amr.LM(" ")
 
 
 NOT_TO_BE_SENT = {

@@ -523,7 +523,7 @@ class LM(CopiedHere):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
 
     def _check_names(self) -> None:
-        if not isinstance(self.model, str) or not self.model:
+        if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
         name = self.journal_as
         if name is not None and not (isinstance(name, str) and name.strip()):
