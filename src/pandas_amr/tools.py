@@ -7,6 +7,7 @@ import copy
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import re
 import sys
@@ -14,16 +15,19 @@ import textwrap
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel
 
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.pickles import CopiedHere, can_pickle_by_value, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
+from pandas_amr._types.json_text import unsendable
+from pandas_amr._types.parameters import documentation_of, parameters_of
 from pandas_amr._types.schema import accepted_names, json_schema, stored_schema
 from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import UsageError
@@ -90,18 +94,14 @@ class Tool(CopiedHere):
     redact: Callable[[str], str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.func):
-            raise UsageError(f"A tool is a function, not {self.func!r}.")
+        self._check_function()
+        self._check_options()
         name = self._checked_name()
-        description = self.description or inspect.getdoc(self.func)
-        if not description:
-            raise UsageError(
-                f"Tool {name!r} needs a description, or its function a docstring: agents read it."
-            )
+        description = self._checked_description(name)
         check_result_limit(self.max_result_chars)
         if self.isolated:
             source_of(self.func)  # raises now if it cannot be sent
-        schema = self.args_schema or _args_schema(self.func, name)
+        schema = self.args_schema or parameters_of(self.func, name)
         required = _required(schema)
         derived = {
             "has_own_schema": self.args_schema is not None,
@@ -114,9 +114,37 @@ class Tool(CopiedHere):
         for attribute, value in derived.items():
             object.__setattr__(self, attribute, value)
 
+    def _check_function(self) -> None:
+        if not callable(self.func):
+            raise UsageError(f"A tool is a function, not {self.func!r}.")
+        if isinstance(self.func, Tool):
+            raise UsageError(
+                f"{self.func!r} is a tool already; its function is {self.func.name}.func."
+            )
+        if inspect.isasyncgenfunction(self.func):
+            raise UsageError(f"A tool returns its result, and {self.func!r} yields: return a list.")
+
+    def _check_options(self) -> None:
+        """Check the types of the options.
+
+        Raises:
+            UsageError: one has another type.
+        """
+        for option in ("name", "description", "version"):
+            value = getattr(self, option)
+            if not isinstance(value, str):
+                raise UsageError(f"Tool({option}=...) takes a text, not {value!r}.")
+        if not isinstance(self.isolated, bool):
+            raise UsageError(f"Tool(isolated=...) takes True or False, not {self.isolated!r}.")
+        schema = self.args_schema
+        is_model = isinstance(schema, type) and issubclass(schema, BaseModel)
+        if schema is not None and not is_model:
+            raise UsageError(f"Tool(args_schema=...) takes a pydantic model, not {schema!r}.")
+        check_timeout(self.timeout_s)
+
     def _checked_name(self) -> str:
         name = self.name or getattr(self.func, "__name__", "")
-        if not NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UsageError(
                 f"A tool's name consists of letters, digits, _ and -, and is not {name!r}: "
                 "Tool(f, name=...)."
@@ -124,6 +152,17 @@ class Tool(CopiedHere):
         if name in RESERVED:
             raise UsageError(f"The library has its own tool {name!r}: Tool(f, name=...).")
         return name
+
+    def _checked_description(self, name: str) -> str:
+        description = self.description or documentation_of(self.func)
+        if not description or description.isspace():
+            raise UsageError(
+                f"Tool {name!r} needs a description, or its function a docstring: agents read it."
+            )
+        problem = unsendable(description)
+        if problem is not None:
+            raise UsageError(f"The description of the tool {name!r} {problem}.")
+        return description
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Take the tool apart: a decorated function is found by its name, all else made again."""
@@ -410,6 +449,21 @@ def check_result_limit(characters: Any) -> None:
         )
 
 
+def check_timeout(seconds: Any) -> None:
+    """Check that a number can limit the time of a call.
+
+    Raises:
+        UsageError: it is not a number above 0.
+    """
+    if seconds is None:
+        return
+    is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:
+        raise UsageError(
+            f"Tool(timeout_s=...) takes seconds above 0, or None for no limit, not {seconds!r}."
+        )
+
+
 def source_of(func: Callable[..., Any]) -> tuple[str, str]:
     """Return a function's source without its decorators, and its name, for a sandbox to run.
 
@@ -436,26 +490,13 @@ def source_of(func: Callable[..., Any]) -> tuple[str, str]:
     return ast.unparse(tree), definition.name
 
 
-def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
-    hints = typing.get_type_hints(func, include_extras=True)
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(func).parameters.values():
-        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
-            raise UsageError(
-                f"Tool {name!r}: its parameter {parameter} cannot be passed by name; use "
-                "args_schema=."
-            )
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints.get(parameter.name, Any), Field(default))
-    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-
-
 def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of arguments, each with its default if JSON can express that."""
     described = stored_schema(schema)
     for name, info in schema.model_fields.items():
         part = described["properties"].get(accepted_names(name, info)[0])
-        if part is not None and isinstance(info.default, str | int | float | bool):
+        is_plain = isinstance(info.default, str | int | float | bool)
+        if part is not None and is_plain and unsendable(info.default) is None:
             part["default"] = info.default
     return described
 

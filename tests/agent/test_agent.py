@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 
@@ -188,6 +189,169 @@ def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
         amr.Tool(lambda *xs: xs, name="f", description="F.")
     with pytest.raises(amr.UsageError, match="two tools named lookup"):
         DF.amr.map("Read.", tools=[lookup, lookup], lm=amr.LM("m", base_url="http://127.0.0.1:9"))
+
+
+# Tools of every kind of callable
+
+
+class Doubler:
+    """Twice x."""
+
+    def __call__(self, x: int) -> int:
+        return 2 * x
+
+
+def times(x: int, by: int = 3) -> Unimported:  # noqa: F821 (as with an import for types only)
+    """Some times x."""
+    return x * by
+
+
+def doubled_by_names_of_models(
+    json: int, copy: int = 0, model_config: int = 0, _x: int = 0, model_dump_x: int = 0
+) -> int:
+    """Twice the argument."""
+    return 2 * json + copy + model_config + _x + model_dump_x
+
+
+def doubled_by_fields(x: int = Field(20, ge=0, description="what to double"), y: object = Doubler()) -> int:
+    """Twice x, or twice the default."""
+    assert isinstance(y, Doubler)
+    return 2 * x
+
+
+def doubled_by_odd_defaults(x: float = float("nan"), y: str = "\ud800") -> int:
+    """Forty if all is left out."""
+    assert x != x  # noqa: PLR0124 (it is not a number)
+    assert y == "\ud800"
+    return 40
+
+
+class Half(str):
+    """A text that does what it wants."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    def encode(self, *args: str) -> bytes:
+        raise SystemExit
+
+
+def forty_as_a_text_of_its_own() -> str:
+    """Forty."""
+    return Half("40")
+
+
+CALLABLES = {
+    "an object": (amr.Tool(Doubler(), name="f"), {"x": 20}),
+    "a partial": (amr.Tool(functools.partial(times, by=2), name="f"), {"x": 20}),
+    "a partial of positions": (amr.Tool(functools.partial(times, 20), name="f"), {"by": 2}),
+    "a cached function": (amr.Tool(functools.lru_cache(times), name="f"), {"x": 20, "by": 2}),
+    "names that a model has itself": (amr.Tool(doubled_by_names_of_models, name="f"), {"json": 18, "_x": 2, "copy": 2}),
+    "a field as a default": (amr.Tool(doubled_by_fields, name="f"), {}),
+    "defaults that JSON has no form for": (amr.Tool(doubled_by_odd_defaults, name="f"), {}),
+    "a text of its own": (amr.Tool(forty_as_a_text_of_its_own, name="f"), {}),
+}
+
+
+@pytest.mark.parametrize("kind", CALLABLES)
+def test_whatever_can_be_called_is_a_tool(kind):
+    tool, arguments = CALLABLES[kind]
+
+    def provider(request):
+        if not request.tool_results:
+            return Call("f", arguments)
+        return {"findings": [{"unit": 0, "n": int(request.tool_results[0])}]}
+
+    found, requests = ask(provider, tools=[tool])
+    assert found == [40]
+    described = requests[0].body["tools"][0]["function"]
+    assert "partial" not in described["description"]
+    assert arguments.keys() <= described["parameters"]["properties"].keys()
+
+
+def test_a_field_that_is_a_default_checks_and_describes_its_argument():
+    tool = amr.Tool(doubled_by_fields)
+    assert tool.parameters["properties"]["x"]["description"] == "what to double"
+    assert tool.parameters["required"] == []
+
+    def provider(request):
+        if not request.tool_results:
+            return Call(tool.name, {"x": -1})
+        assert "greater than or equal to 0" in request.tool_results[0]
+        return {"findings": [{"unit": 0, "n": 1}]}
+
+    assert ask(provider, tools=[tool])[0] == [1]
+
+
+async def yielding(x: int):
+    """Yield x."""
+    yield x
+
+
+def of_frames(x: pd.DataFrame) -> int:
+    """Take a frame."""
+    return len(x)
+
+
+def of_unknown(x: Unimported) -> int:  # noqa: F821
+    """Take what is not here."""
+    return x
+
+
+UNUSABLE_TOOLS = {
+    "no signature": ((max,), {}, "the parameters of <built-in function max> cannot be found; use args_schema="),
+    "an unknown type": ((of_unknown,), {}, r"cannot be read \(name 'Unimported' is not defined\); use args_schema="),
+    "a type of no JSON": ((of_frames,), {}, r"schema for <class 'pandas\..*DataFrame'>\); use args_schema="),
+    "a generator of an event loop": ((yielding,), {}, "yields: return a list"),
+    "a tool": ((lookup,), {}, r"is a tool already; its function is lookup\.func"),
+    "half of a character": ((times,), {"description": "\ud800"}, "contains a lone surrogate"),
+    "a blank description": ((times,), {"description": " "}, "needs a description"),
+    "a number as the name": ((times,), {"name": 5}, r"Tool\(name=...\) takes a text, not 5"),
+    "a number as the description": ((times,), {"description": 5}, r"Tool\(description=...\) takes a text, not 5"),
+    "a number as the version": ((times,), {"version": 5}, r"Tool\(version=...\) takes a text, not 5"),
+    "a text as a switch": ((times,), {"isolated": "no"}, r"Tool\(isolated=...\) takes True or False, not 'no'"),
+    "a dict as the schema": ((times,), {"args_schema": {"x": int}}, "takes a pydantic model, not {'x'"),
+    "a text as the time": ((times,), {"timeout_s": "60"}, "takes seconds above 0, or None for no limit, not '60'"),
+    "no time": ((times,), {"timeout_s": 0}, "takes seconds above 0"),
+    "time that is no number": ((times,), {"timeout_s": float("nan")}, "takes seconds above 0"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE_TOOLS)
+def test_what_is_no_tool_is_refused_with_what_would_be_right(kind):
+    arguments, options, problem = UNUSABLE_TOOLS[kind]
+    with pytest.raises(amr.UsageError, match=problem):
+        amr.Tool(*arguments, **options)
+
+
+def test_a_tool_that_cancels_its_task_fails_alone():
+    @amr.tool
+    async def leave() -> None:
+        """Leave."""
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    @amr.tool
+    def broken() -> None:
+        """Break."""
+        raise Unreadable
+
+    def provider(request):
+        if not request.tool_results:
+            return [Call("leave", {}), Call("broken", {})]
+        assert request.tool_results == [
+            "leave raised RuntimeError: CancelledError was raised",
+            "broken raised Unreadable: its text raised SystemExit",
+        ]
+        return {"findings": [{"unit": 0, "n": 1}]}
+
+    assert ask(provider, tools=[leave, broken])[0] == [1]
 
 
 @pytest.mark.parametrize(

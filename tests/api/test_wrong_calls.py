@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 from pydantic import BaseModel
@@ -179,11 +181,29 @@ WRONG = {
         amr.UsageError,
         "reduce= contains a lone surrogate",
     ),
+    "half a character in a field's description": (
+        lambda lm: DF.amr.map("Read.", finding={"n": (str, "\ud83d")}, lm=lm),
+        amr.UsageError,
+        "cannot be asked of a model: its schema contains a lone surrogate",
+    ),
+    "half a character in a choice": (
+        lambda lm: DF.amr.map("Read.", finding={"n": ["a", "\ud83d"]}, lm=lm),
+        amr.UsageError,
+        r"finding\['n'\]: the choice '\\ud83d' contains a lone surrogate",
+    ),
+    "a choice that is no number": (
+        lambda lm: DF.amr.map("Read.", finding={"n": [1.5, float("nan")]}, lm=lm),
+        amr.UsageError,
+        r"finding\['n'\]: the choice nan holds what JSON has no form for",
+    ),
     "tools that are none": (lambda lm: DF.amr.map("Read.", tools=5, lm=lm), amr.UsageError, "tools= takes"),
     "a tool without words": (lambda lm: DF.amr.map("Read.", tools=[lambda x: x], lm=lm), amr.UsageError, "tool's name"),
     "a model of no kind": (lambda lm: DF.amr.map("Read.", lm=5), amr.UsageError, "lm= takes"),
 }
 
+
+HOLDS_ITSELF: dict[str, object] = {}
+HOLDS_ITSELF["itself"] = HOLDS_ITSELF
 
 MISTYPED = {
     "a plan's field": ({"plan": {"fanin": 5}}, r"^Unknown plan field 'fanin'\. Did you mean 'fan_in'\?$"),
@@ -270,6 +290,35 @@ def test_a_wrong_option_of_a_model_is_told():
         amr.LM("m", abilities={"tools": False})
     with pytest.raises(amr.UsageError, match="model's name"):
         amr.LM("")
+    with pytest.raises(amr.UsageError, match="model's name, not ' '"):
+        amr.LM(" ")
+
+
+NOT_TO_BE_SENT = {
+    "half a character in the name": ({"model": "m\ud83d"}, r"LM\(model=...\) contains a lone surrogate"),
+    "no number in the body": (
+        {"extra_body": {"a": [math.nan]}},
+        r"LM\(extra_body=...\) holds what JSON has no form for",
+    ),
+    "bytes in the body": ({"extra_body": {"a": b"b"}}, "JSON has no form for .*bytes"),
+    "an object in the body": ({"extra_body": {"a": object()}}, "JSON has no form for .*object"),
+    "half a character in the body": ({"extra_body": {"a": "\ud83d"}}, "contains a lone surrogate"),
+    "a list as the body": ({"extra_body": [1]}, r"LM\(extra_body=...\) takes a dict, not list"),
+    "a body that holds itself": ({"extra_body": HOLDS_ITSELF}, r"LM\(extra_body=...\) holds itself"),
+    "a header of two lines": (
+        {"extra_headers": {"X": "a\nb"}},
+        "texts of printable ASCII characters; this is not so for 'X'",
+    ),
+    "a header of other letters": ({"extra_headers": {"X": "é"}}, "this is not so for 'X'"),
+    "a header that is a number": ({"extra_headers": {"X": 5}}, "this is not so for 'X'"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_TO_BE_SENT)
+def test_what_of_a_model_cannot_be_sent_is_refused_before_it_is(what):
+    options, problem = NOT_TO_BE_SENT[what]
+    with pytest.raises(amr.UsageError, match=problem):
+        amr.LM(**({"model": "m"} | options))
 
 
 def test_a_wrong_setting_is_told():

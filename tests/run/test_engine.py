@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,7 +14,7 @@ from numbered import rows as many
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import engine_loop, submit
-from pandas_amr.testing import ScriptedServer, findings
+from pandas_amr.testing import Call, ScriptedServer, findings
 from together import Together
 from versions import once
 
@@ -162,3 +164,69 @@ def test_what_waits_in_the_engine_goes_on_when_the_clock_is_moved_on():
     assert not waiting.done()
     CLOCK.move_on(3600.0)
     assert waiting.result(60)
+
+
+# What users do to loops
+
+
+def exit_later() -> None:
+    asyncio.get_running_loop().call_soon(sys.exit)
+
+
+def exit_in_a_task() -> None:
+    async def leave() -> None:
+        sys.exit(3)
+
+    exiting.append(asyncio.get_running_loop().create_task(leave()))
+
+
+def interrupt_later() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    asyncio.get_running_loop().call_soon(interrupt)
+
+
+def stop_the_loop() -> None:
+    asyncio.get_running_loop().stop()
+
+
+exiting: list[asyncio.Task[None]] = []
+
+
+@pytest.mark.parametrize("harm", [exit_later, exit_in_a_task, interrupt_later, stop_the_loop])
+def test_what_a_tool_does_to_its_loop_ends_neither_this_run_nor_the_next(harm):
+    async def look() -> str:
+        """Look."""
+        harm()
+        await asyncio.sleep(0)
+        return "looked"
+
+    def provider(request):
+        if request.tools and not request.tool_results:
+            return Call("look", {})
+        assert request.tool_results in ([], ["looked"])
+        return found(request)
+
+    with ScriptedServer(provider) as server:
+        for _ in range(2):
+            frame = many(2).amr.map("Read.", tools=[look], plan={"shard_size": 1}, lm=server.lm())
+            assert frame["finding"].tolist() == ["x", "x"]
+    while exiting:
+        assert isinstance(exiting.pop().exception(), SystemExit)
+
+
+@once
+def test_the_engine_has_a_loop_of_python_s_own_whatever_policy_there_is():
+    script = (
+        "import asyncio, warnings, pandas as pd\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # policies themselves, from Python 3.14 on
+        "class Policy(asyncio.DefaultEventLoopPolicy):\n"
+        "    def new_event_loop(self): raise RuntimeError('loops are for the main thread')\n"
+        "asyncio.set_event_loop_policy(Policy())\n"
+        "import pandas_amr\n"
+        "found = pd.DataFrame({'a': [1, 2]}).amr.map(lambda rows: [{'b': 3}] * len(rows), finding={'b': int})\n"
+        "print(found['b'].tolist())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[3, 3]\n", "")

@@ -543,6 +543,18 @@ def refused_calls(folder: Path) -> dict:
         "mixed cells": ((iter([pd.DataFrame({"a": [1, "x"]})]),), {"out": out}, "column 'a' .* holds what a Parquet"),
         "a label that is no text": ((iter([pd.DataFrame({1: [1]})]),), {"out": out}, "whose name is not a text"),
         "out in the input": ((folder / "in",), {"out": folder / "in" / "out"}, "is in the folder that is read"),
+        "out that the glob finds": ((files,), {"out": folder / "in" / "out.parquet"}, "is in the folder that is read"),
+        "out in a folder of several": (
+            ([folder / "in", folder / "in" / "*.parquet"],),
+            {"out": folder / "in" / "new"},
+            "is in the folder that is read",
+        ),
+        "out too long": ((files,), {"out": folder / ("x" * 300)}, "is not a path: File name too long"),
+        "out of nobody": ((files,), {"out": "~nobody-of-this-name/out"}, "is not a path: "),
+        "out with a NUL": ((files,), {"out": "a\0b"}, "takes the path of a folder"),
+        "out with half of a character": ((files,), {"out": "\ud800"}, "is not a path: "),
+        "a blank out": ((files,), {"out": " "}, "takes the path of a folder"),
+        "a blank input": (("",), {"out": out}, r"'' is not a path; for the working folder: '\.'"),
         "out is the input": ((files,), {"out": folder / "in"}, "is in the folder that is read|nothing of it is"),
         "out is a file": ((files,), {"out": folder / "in" / "000.parquet"}, "is a file"),
         "out is no path": ((files,), {"out": 3}, "out= takes the path of a folder, not 3"),
@@ -564,6 +576,22 @@ def test_what_does_not_go_with_parts_is_refused_before_anything_is_asked(files, 
     with pytest.raises(amr.UsageError, match=message):
         amr.map_reduce(source, **{"map": one_way, "reduce": len, "journal": False} | options)
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "in a page", "columns of one name"])
+def test_a_file_that_cannot_be_read_is_named_before_anything_is_asked(files, tmp_path, damage):
+    path = files[1]
+    content = bytearray(path.read_bytes())
+    if damage == "columns of one name":
+        path = files[0]
+        pq.write_table(pa.table([[1], [2]], names=["text", "text"]), path)
+    elif damage == "in a page":
+        content[4:60] = bytes(56)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content[: {"cut off": 50, "empty": 0}[damage]])
+    with pytest.raises(amr.UsageError, match=rf"{path.name}' cannot be read|duplicate field names\.$"):
+        amr.map(files, one_way, out=tmp_path / "out", journal=False)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(files, tmp_path):

@@ -282,6 +282,8 @@ def test_memory_and_processor_time_have_an_end_and_clear_words(tier):
     assert "MemoryError" in memory.text
     assert not memory.lost
     assert after.text.strip() == "2"
+    large, after = in_session(tier, "raise ValueError('x' * 100_000_000)", "1 + 1", limits=Limits(memory_mb=256))
+    assert (large.ok, large.lost, after.text.strip()) == (False, False, "2")
     (spent,) = in_session(tier, "while True: pass", limits=Limits(cpu_s=1, wall_s=60))
     assert "used up its 1 s of processor time" in spent.text
 

@@ -475,6 +475,9 @@ def test_what_pandas_wrote_into_a_schema_holds_as_far_as_it_is_of_this_table():
 def test_no_rows_keep_their_types_and_no_columns_their_rows():
     empty = amr.as_frame(pa.schema({"a": pa.int8(), "b": pa.date32(), "c": pa.timestamp("us", "UTC")}).empty_table())
     assert [str(dtype) for dtype in empty.dtypes] == ["int8", "date32[day][pyarrow]", "datetime64[us, UTC]"]
+    labels = pa.schema({"a": pa.dictionary(pa.int8(), pa.string())})
+    without_batches = amr.as_frame(Stream(pa.Table.from_batches([], labels)))
+    assert without_batches["a"].dtype == amr.as_frame(Stream(pa.table({"a": ["x"]})))["a"].dtype
     assert amr.as_frame(pa.table({"a": [1, 2]}).select([])).shape == (2, 0)
     assert amr.map(Stream(empty_table := pa.schema({"text": pa.string_view()}).empty_table()), length).empty
     assert empty_table.num_rows == 0

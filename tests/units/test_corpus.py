@@ -157,6 +157,18 @@ def test_wrong_patterns_are_told(tmp_path):
         amr.read_files(tmp_path / "none" / "*.txt")
     with pytest.raises(amr.UsageError, match="No file matches"):
         amr.read_files(tmp_path / "*.txt")
+    with pytest.raises(amr.UsageError, match=r"'' is not a path; for the working folder: '\.'"):
+        amr.read_files("")
+    with pytest.raises(amr.UsageError, match="'s3://bucket/a.txt' is not a path of this machine"):
+        amr.read_files(["s3://bucket/a.txt"])
+
+
+def test_a_path_may_begin_in_a_home(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("a")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert amr.read_files("~/*.txt")["content"].tolist() == ["a"]
+    with pytest.raises(amr.UsageError, match="no folder '~nobody-of-this-name'"):
+        amr.read_files("~nobody-of-this-name/*.txt")
 
 
 def test_what_is_there_under_exactly_that_name_is_meant_even_with_brackets(tmp_path):

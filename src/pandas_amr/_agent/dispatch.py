@@ -21,6 +21,7 @@ from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.trace import note_tool_error, record_tool, type_name
 from pandas_amr._types.json_text import RepeatedKey
+from pandas_amr._types.parameters import arguments_of
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -262,9 +263,8 @@ def _read_arguments(call: ToolCall, tool: AgentTool) -> dict[str, Any]:
         ValidationError: they do not match the tool's schema.
     """
     assert tool.args_schema is not None
-    model = call_contained(tool.args_schema.model_validate_json, _arguments_json(call, tool))
-    arguments = {name: getattr(model, name) for name in type(model).model_fields}
-    return arguments | (model.model_extra or {})
+    checked = call_contained(tool.args_schema.model_validate_json, _arguments_json(call, tool))
+    return arguments_of(checked)
 
 
 def _arguments_json(call: ToolCall, tool: AgentTool) -> str:

@@ -34,7 +34,8 @@ def as_text(value: object) -> str:
         '{"2026-01-31": null, "(1, 2)": [3]}'
     """
     if isinstance(value, str):
-        return str(replace_lone_surrogates(value))
+        # A subclass, such as an Enum, may have methods of its own.
+        return str(replace_lone_surrogates(str.__str__(value)))
     if isinstance(value, bytes | bytearray | memoryview):
         return _text_of_bytes(bytes(value))
     plain = _PlainConverter().convert(value)

@@ -18,6 +18,7 @@ from pandas_amr._records.listeners import check_listener
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.transcript import TraceLevel
 from pandas_amr._records.usage import Budget
+from pandas_amr._types.json_text import unsendable
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
@@ -522,16 +523,9 @@ def _check_encoding(job: Job) -> None:
     }
     for name, values in texts.items():
         for text in values:
-            surrogates = [character for character in text or "" if _is_surrogate(character)]
-            if surrogates:
-                raise UsageError(
-                    f"{name}= contains a lone surrogate ({surrogates[0]!r}) "
-                    "and cannot be encoded as UTF-8."
-                )
-
-
-def _is_surrogate(character: str) -> bool:
-    return "\ud800" <= character <= "\udfff"
+            problem = unsendable(text)
+            if problem is not None:
+                raise UsageError(f"{name}= {problem}.")
 
 
 def _check_view(job: Job) -> None:

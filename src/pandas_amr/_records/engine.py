@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -28,11 +29,28 @@ def engine_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         loop = _loops.get(os.getpid())
         if loop is None:
-            loop = asyncio.new_event_loop()
+            loop = _make_loop()
             CLOCK.drive(loop)
-            threading.Thread(target=loop.run_forever, name=THREAD, daemon=True).start()
+            threading.Thread(target=_run, args=(loop,), name=THREAD, daemon=True).start()
             _loops[os.getpid()] = loop
         return loop
+
+
+def _make_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop of Python's own: a policy of the user's may make one for another thread only."""
+    kind = getattr(asyncio, "ProactorEventLoop", asyncio.SelectorEventLoop)  # Windows has both
+    loop: asyncio.AbstractEventLoop = kind()
+    return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until the process ends.
+
+    A tool of the user's may stop it, or begin a task that calls ``sys.exit``: other runs go on.
+    """
+    while True:
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the task holds it
+            loop.run_forever()
 
 
 def is_engine(loop: asyncio.AbstractEventLoop) -> bool:

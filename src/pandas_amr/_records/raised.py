@@ -26,6 +26,6 @@ def describe_error(error: BaseException) -> str:
     """
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001 (an error of the user's, whose __str__ may raise)
+    except BaseException as broken:  # noqa: BLE001 (an error of the user's: __str__ may do anything)
         text = f"its text raised {type(broken).__name__}"
     return f"{type(error).__name__}: {text}"

@@ -13,7 +13,7 @@ from pandas_amr._plan.call import Pipeline
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.usage import Budget
 from pandas_amr._result.part_files import OutFolder
-from pandas_amr._units.batches import is_stream, open_source
+from pandas_amr._units.batches import is_stream, list_paths, open_source
 from pandas_amr._units.by import By
 from pandas_amr._units.frames import as_frame
 from pandas_amr._units.part_tables import PANDAS_INDEX, frame_of
@@ -107,10 +107,17 @@ def check_unconfirmed(call: Call, settings: Settings) -> None:
 
 def _check_path(call: Call) -> None:
     """Refuse what is no folder of this machine, and verbs without parts."""
-    if not isinstance(call.out, str | os.PathLike) or not os.fspath(call.out):
+    path = os.fspath(call.out) if isinstance(call.out, str | os.PathLike) else None
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise UsageError(f"out= takes the path of a folder, not {call.out!r}.")
     if "://" in os.fspath(call.out):
         raise UsageError(f"out= takes a folder of this machine, not {os.fspath(call.out)!r}.")
+    try:
+        Path(call.out).expanduser().exists()
+        os.fsencode(call.out)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or of no user's home
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"out={os.fspath(call.out)!r} is not a path: {reason}.") from None
     if call.verb not in STREAMING:
         raise UsageError(f"{call.verb}() makes no parts: out= goes with {', '.join(STREAMING)}.")
 
@@ -127,17 +134,28 @@ def _check_groups(by: object) -> None:
 
 def _check_folder(call: Call, source: Source) -> None:
     """Refuse a folder that is read as well as written."""
-    out = Path(call.out).expanduser().absolute()
-    folders = {Path(path).absolute().parent for path in source.files}
-    is_recursive = isinstance(call.frame, str | os.PathLike) and (
-        Path(call.frame).expanduser().is_dir() or "**" in os.fspath(call.frame)
-    )
-    for folder in folders:
-        if folder.is_relative_to(out) or (is_recursive and out.is_relative_to(folder)):
-            raise UsageError(
-                f"out={os.fspath(call.out)!r} is in the folder that is read: a later run would "
-                "read its parts. Name one beside it."
-            )
+    out = _resolve(call.out)
+    is_read = any(_resolve(path).parent.is_relative_to(out) for path in source.files)
+    if not out.is_file():  # that is refused as such
+        is_read = is_read or any(_finds(pattern, out) for pattern in list_paths(call.frame))
+    if is_read:
+        raise UsageError(
+            f"out={os.fspath(call.out)!r} is in the folder that is read: a later run would "
+            "read its parts. Name one beside it."
+        )
+
+
+def _finds(pattern: str, folder: Path) -> bool:
+    """Tell whether the files that a path or a glob names would be those in a folder, too."""
+    whole = _resolve(pattern)
+    base, recursive, _ = str(whole).partition("**")
+    if recursive and folder.is_relative_to(base):
+        return True
+    return any(above.match(str(whole)) for above in (folder, *folder.parents))
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(Path(path).expanduser()))
 
 
 def _content_columns(call: Call, source: Source) -> Any:

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.quiet import ignore_warnings
+from pandas_amr._types.json_text import unsendable
 from pandas_amr._types.resolve import ALIAS_TYPES, KEY_WRAPPERS, plain_choice
 from pandas_amr._types.type_advice import advise_type
 from pandas_amr.errors import UsageError
@@ -220,6 +221,9 @@ def literal_of(choices: list[Any], what: str) -> Any:
             raise UsageError(
                 f"{what}: a choice is a text, a number, a bool or None, not {value!r}."
             )
+        problem = unsendable(value)
+        if problem is not None:
+            raise UsageError(f"{what}: the choice {value!r} {problem}.")
     check_distinct(values, what)
     return Literal[tuple(values)]
 

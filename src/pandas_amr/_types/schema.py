@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 from pydantic import AliasChoices, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 
+from pandas_amr._types.json_text import unsendable
 from pandas_amr._types.record import check_members
 from pandas_amr.errors import UsageError
 
@@ -77,6 +78,9 @@ def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> Sc
     if marked:
         return closed
     unmarked: Schema = without_keywords(closed)
+    problem = unsendable(unmarked)
+    if problem is not None:
+        raise UsageError(f"{kind!r} cannot be asked of a model: its schema {problem}.")
     return unmarked
 
 
@@ -159,6 +163,11 @@ def _add_names(by_alias: Any, by_name: Any) -> Any:
 
 
 class _Generator(GenerateJsonSchema):
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        """Warn of no default that JSON has no form for: defaults are not asked of a model."""
+        if kind != "non-serializable-default":
+            super().emit_warning(kind, detail)
+
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """Write a decimal as a text, so that no digit is lost."""
         del schema

@@ -357,10 +357,15 @@ def _has_part(kind: pa.DataType, is_meant: Callable[[pa.DataType], bool]) -> boo
 
 
 def _convert_categories(column: pa.ChunkedArray) -> Any:
-    """Convert a dictionary to categories; to plain values if pandas takes no such categories."""
+    """Convert a dictionary to categories; to plain values if pandas takes no such categories.
+
+    Without a batch the categories are not known. Texts are plain values then: a warehouse has no
+    type for categories of which there are none.
+    """
     kind = column.type
     is_nested = pa.types.is_nested(kind.value_type) or _has_part(kind.value_type, _has_no_kernels)
-    if not is_nested:
+    is_unknown = not column.num_chunks and pa.types.is_string(kind.value_type)
+    if not is_nested and not is_unknown:
         column = column.unify_dictionaries()
         chunks = [chunk.dictionary for chunk in column.chunks[:1]]
         categories = pd.Index(_to_pandas_array(pa.chunked_array(chunks, kind.value_type)))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -95,7 +96,7 @@ def open_source(value: object) -> Source:
     Raises:
         UsageError: it cannot be read part by part.
     """
-    paths = _list_paths(value)
+    paths = list_paths(value)
     if paths:
         return _open_files(paths)
     if isinstance(value, ds.FileSystemDataset) and not _is_filtered(value):
@@ -116,7 +117,7 @@ def is_stream(value: object) -> bool:
     return isinstance(value, str | os.PathLike | ds.Dataset | Iterator)
 
 
-def _list_paths(value: Any) -> list[str]:
+def list_paths(value: Any) -> list[str]:
     """Return the paths and globs that a value names; none if it is something else."""
     paths = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(path, str | os.PathLike) for path in paths):
@@ -150,7 +151,9 @@ def _open_files(patterns: Sequence[str]) -> FileSource:
     try:
         dataset = ds.dataset([str(path) for path in paths], format=name, partitioning="hive")
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{shown} cannot be read: {_describe(error)}.") from None
+        # Only the schema of a Parquet file is read here: the error's text can quote no cell.
+        problem = str(error).splitlines()[0].rstrip(".") if name == "parquet" else _describe(error)
+        raise UsageError(f"{shown} cannot be read: {problem}.") from None
     return FileSource(dataset, joins=True)
 
 
@@ -166,7 +169,7 @@ def _find_paths(patterns: Sequence[str]) -> list[Path]:
                 f"{pattern!r} is not a path here; for files elsewhere pass a pyarrow Dataset: "
                 "pyarrow.dataset.dataset(...)."
             )
-    found = find_files(os.path.expanduser(pattern) for pattern in patterns)  # noqa: PTH111
+    found = find_files(patterns)
     if found.closed:
         folder, reason = next(iter(found.closed.items()))
         raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
@@ -210,6 +213,9 @@ class FileSource:
         self._fragments: list[Any] = list(dataset.get_fragments())
         self._names = _short_names([fragment.path for fragment in self._fragments])
         self._scanned = dataset.schema.remove_metadata()
+        for fragment, name in zip(self._fragments, self._names, strict=True):
+            with _reading(name):
+                _ = fragment.physical_schema  # opens the file
         if joins:
             self._scanned = join_file_schemas(self._scanned, self._fragments, self._names)
         self.schema: pa.Schema = plain_schema(self._scanned)
@@ -284,8 +290,11 @@ class FileSource:
         chosen = [pieces[place] for place in spread(len(pieces), SAMPLE_PLACES)]
         each = -(-SAMPLE_ROWS // len(chosen))
         is_all = len(chosen) == len(pieces)
-        tables = [self._draw_from(piece, each, is_spread=is_all) for piece in chosen]
-        return pa.concat_tables([self.schema.empty_table(), *tables])
+        tables = [self.schema.empty_table()]
+        for piece in chosen:
+            with _reading(piece.path):
+                tables.append(self._draw_from(piece, each, is_spread=is_all))
+        return pa.concat_tables(tables)
 
     def _draw_from(self, piece: Any, count: int, *, is_spread: bool) -> pa.Table:
         """Draw rows of a file or a row group: its first ones, or rows from all over it."""
@@ -306,13 +315,20 @@ class FileSource:
 
 
 def _explained(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
-    """Give tables as they come, and say which file cannot be read if it cannot.
+    """Give tables as they come, and say which file cannot be read if it cannot."""
+    with _reading(name):
+        yield from tables
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Say which file cannot be read if it cannot.
 
     Raises:
         UsageError: it cannot.
     """
     try:
-        yield from tables
+        yield
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{name!r} cannot be read: {_describe(error)}.") from None
 

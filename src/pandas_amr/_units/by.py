@@ -171,6 +171,10 @@ def resolve_by(by: By, frame: pd.DataFrame) -> By:
     Raises:
         UsageError: ``groupby`` does not take a key, or a key does not have one value per row.
     """
+    names = [key for key in by.keys if isinstance(key, str)]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UsageError(f"by= names {doubled[0]!r} twice.")
     return by.replace_keys(_resolve_key(key, frame) for key in by.keys)
 
 

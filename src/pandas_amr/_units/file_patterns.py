@@ -41,10 +41,15 @@ def find_files(patterns: Iterable[str]) -> FoundFiles:
     """Find the files that any of some patterns names. Links to folders are not followed.
 
     Raises:
-        UsageError: a pattern starts in a folder that does not exist, or is malformed.
+        UsageError: a pattern starts in a folder that does not exist, is empty, or is an address.
     """
     found = FoundFiles()
-    for pattern in patterns:
+    for given in patterns:
+        if not given:
+            raise UsageError("'' is not a path; for the working folder: '.'.")
+        if "://" in given:
+            raise UsageError(f"{given!r} is not a path of this machine.")
+        pattern = os.path.expanduser(given)  # noqa: PTH111 (a Path would raise for no user's home)
         if not _is_folder(pattern) and os.path.lexists(pattern):
             found.paths.append(Path(pattern))
             continue

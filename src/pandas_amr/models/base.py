@@ -22,6 +22,7 @@ from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import did_you_mean
+from pandas_amr._types.json_text import unsendable
 from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -246,6 +247,10 @@ def _to_plain(value: object) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value
+
+
+def _is_header_text(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def check_address(address: object, name: str) -> None:
@@ -524,8 +529,9 @@ class LM(CopiedHere):
     def __post_init__(self) -> None:
         for each in fields(self):
             if each.name not in OBJECT_FIELDS:
-                object.__setattr__(self, each.name, _to_plain(getattr(self, each.name)))
+                object.__setattr__(self, each.name, self._plain_value(each.name))
         self._check_names()
+        self._check_extras()
         check_address(self.base_url, "LM(base_url=...)")
         self._check_numbers()
         self._check_sampling()
@@ -536,11 +542,38 @@ class LM(CopiedHere):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
 
     def _check_names(self) -> None:
-        if not isinstance(self.model, str) or not self.model:
+        if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
         name = self.journal_as
         if name is not None and not (isinstance(name, str) and name.strip()):
             raise UsageError(f"LM(journal_as=...) takes a name, not {name!r}.")
+
+        for label in ("model", "journal_as"):
+            problem = unsendable(getattr(self, label))
+            if problem is not None:
+                raise UsageError(f"LM({label}=...) {problem}.")
+
+    def _plain_value(self, name: str) -> Any:
+        try:
+            return _to_plain(getattr(self, name))
+        except RecursionError:
+            raise UsageError(f"LM({name}=...) holds itself, or is nested too deeply.") from None
+
+    def _check_extras(self) -> None:
+        """Check that what is added to requests can be sent; no error repeats a value."""
+        for name in ("extra_body", "extra_headers"):
+            extra = getattr(self, name)
+            if extra is not None and not isinstance(extra, dict):
+                raise UsageError(f"LM({name}=...) takes a dict, not {type(extra).__name__}.")
+        problem = unsendable(self.extra_body)
+        if problem is not None:
+            raise UsageError(f"LM(extra_body=...) {problem}.")
+        for name, value in (self.extra_headers or {}).items():
+            if not (_is_header_text(name) and _is_header_text(value)):
+                raise UsageError(
+                    "LM(extra_headers=...) takes a dict of texts of printable ASCII characters; "
+                    f"this is not so for {name!r}."
+                )
 
     def _check_numbers(self) -> None:
         for name in POSITIVE_FIELDS:

@@ -288,6 +288,12 @@ def check_out(out: Place, source: Place) -> None:
         raise WrongUsage(f"--out {out.name!r}: there is no folder {str(path.parent)!r}.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise WrongUsage(f"--out {out.name!r}: the folder {str(path.parent)!r} is not writable.")
+    beside = _beside(path)
+    try:
+        beside.touch(exist_ok=False)
+        beside.unlink()
+    except OSError as error:  # such as a name that is too long, or a quota
+        raise WrongUsage(f"--out {out.name!r} cannot be written: {error.strerror}.") from None
 
 
 def check_rows_fit(frame: pd.DataFrame, out: Place) -> None:
@@ -330,7 +336,7 @@ def write_whole(data: bytes, path: Path) -> None:
         OSError: it could not be written.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.writing")
+    beside = _beside(target)
     try:
         with beside.open("wb") as file:
             file.write(data)
@@ -342,6 +348,10 @@ def write_whole(data: bytes, path: Path) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.writing")
 
 
 def _to_csv(frame: pd.DataFrame) -> bytes:

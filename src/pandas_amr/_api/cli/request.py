@@ -142,7 +142,8 @@ def _is_map_only(options: CommandOptions, *, has_reduce: bool) -> bool:
     Raises:
         WrongUsage: nothing is asked, or an option is about a reduce that is not there.
     """
-    for name, value in (("--task", options.task), ("--map", options.map)):
+    texts = {"--task": options.task, "--map": options.map, "--plan": options.plan}
+    for name, value in texts.items():
         if value is not None and not value.strip():
             raise WrongUsage(f"{name} is empty.")
     plan = read_plan(options.plan)
@@ -167,7 +168,7 @@ def make_lm(options: CommandOptions) -> LM | str:
         WrongUsage: none is named.
     """
     name = os.environ.get("AMR_MODEL") if options.lm is None else options.lm
-    if not name:
+    if not name or not name.strip():
         raise WrongUsage(NO_MODEL)
     check_address(options.base_url)
     prices = read_prices(options.prices)

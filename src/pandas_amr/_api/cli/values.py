@@ -233,6 +233,10 @@ def read_reduce(values: Sequence[str]) -> str | dict[str, Any] | None:
             f"--reduce {texts[0]!r} is a word. An aggregation names its field: "
             f"--reduce FIELD:{texts[0]}."
         )
+    if re.fullmatch(r"\s*\w*\s*:\s*\w*\s*", texts[0]):
+        raise WrongUsage(
+            f"--reduce {texts[0]!r} lacks a field or its function: --reduce severity:mean."
+        )
     return texts[0]
 
 

@@ -226,6 +226,9 @@ class Worker:
         except KeyboardInterrupt:
             ok = False
             output.write("\nKeyboardInterrupt")
+        except MemoryError:  # what was raised may be too large to be shown
+            ok = False
+            output.write("MemoryError\n")
         except Exception:  # noqa: BLE001 (what cannot be submitted: the code's author gets to read why)
             ok = False
             output.write(traceback.format_exc()[-TRACEBACK_CHARS:])
