@@ -256,7 +256,7 @@ def test_a_map_of_a_dask_frame_gives_one_whose_computing_asks_nothing(client):
         assert len(server.requests) == asked == 4
         result = amr.result_of(lazy)
         assert (result.total.calls, len(result.trace), len(result.status)) == (4, 4, 12)
-        assert repr(result) == f"<Result 12 of 12 rows in 4 partitions, 4 calls, {result.total.tokens} tokens>"
+        assert repr(result) == f"<Result 12 of 12 rows in 4 partitions, 4 calls, {result.total.tokens:,} tokens>"
 
 
 def test_rows_that_are_others_when_they_are_read_again_get_no_findings(client, tmp_path):
@@ -668,7 +668,7 @@ def test_the_seconds_of_a_budget_end_the_run_on_the_cluster_with_what_was_found(
         until(lambda: run.progress.found == 5)
         move_on(7000)
         result = run.result()
-        assert result.stopped == "The budget of 6000 seconds is used up."
+        assert result.stopped == "The budget of 6000 s is used up."
         assert result.frame["n"].notna().tolist() == [True] * 5 + [False] * 35
         until(lambda: not server.in_flight)
 

@@ -634,8 +634,8 @@ def test_a_long_text_is_cut_in_the_middle_and_that_is_said():
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        (Space(characters=1_000), r"\d[\d,]* characters are left out: the transcript of the run is full."),
-        (Space(steps=0), "1 conversations are left out: the transcript of the run is full."),
+        (Space(characters=1_000), r"Left out, since the transcript of the run is full: \d[\d,]* characters\."),
+        (Space(steps=0), r"Left out, since the transcript of the run is full: 1 conversation\."),
     ],
     ids=["characters", "steps"],
 )

@@ -260,5 +260,5 @@ class Services:
         except TimeoutError:
             if not deadline.expired():  # raised by a function of the user's
                 raise
-            message = f"The budget of {seconds:g} seconds is used up."
+            message = f"The budget of {seconds:g} s is used up."
             raise BudgetExceeded(message, self.ledger.total) from None
