@@ -668,7 +668,7 @@ def test_the_seconds_of_a_budget_end_the_run_on_the_cluster_with_what_was_found(
         until(lambda: run.progress.found == 5)
         move_on(7000)
         result = run.result()
-        assert result.stopped == "The budget of 6000 s is used up."
+        assert result.stopped == "The budget of 6000 seconds is used up."
         assert result.frame["n"].notna().tolist() == [True] * 5 + [False] * 35
         until(lambda: not server.in_flight)
 

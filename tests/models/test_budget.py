@@ -100,7 +100,7 @@ def test_a_deadline_ends_a_run_though_the_server_hangs():
         result = run.result()
         assert len(server.requests) == 20 + 4  # had it waited for the answers, more would have been asked
     assert result.findings["n"].notna().sum() == 20
-    assert result.stopped == "The budget of 200 s is used up."
+    assert result.stopped == "The budget of 200 seconds is used up."
 
 
 def test_a_verb_that_gives_a_frame_warns_that_it_stopped():

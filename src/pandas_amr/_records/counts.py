@@ -15,7 +15,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         >>> counted(1, "row"), counted(1200, "row"), counted(2, "try", "tries")
         ('1 row', '1,200 rows', '2 tries')
     """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun_for(number, noun, plural)}"
+
+
+def noun_for(number: float, noun: str, plural: str | None = None) -> str:
+    """Return the noun that goes with a number which is written otherwise than by ``counted``."""
+    return noun if number == 1 else plural or f"{noun}s"
 
 
 def counted_of(part: int, whole: int, noun: str) -> str:
