@@ -39,6 +39,8 @@ LIGHT, DARK = ("rgb(255, 255, 255)", "rgb(31, 35, 40)"), ("rgb(21, 24, 29)", "rg
         ("dark", 'data-jp-theme-light="true"', LIGHT),
         ("light", 'class="vscode-dark"', DARK),
         ("dark", 'class="vscode-light"', LIGHT),
+        ("light", 'class="vscode-high-contrast"', DARK),
+        ("dark", 'class="vscode-high-contrast-light vscode-high-contrast"', LIGHT),
         ("light", 'data-theme="dark"', DARK),
         ("dark", 'data-theme="light"', LIGHT),
     ],

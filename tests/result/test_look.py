@@ -69,6 +69,12 @@ def plain(transcript) -> str:
 # What is shown of a row, whatever became of it
 
 
+def test_words_of_a_step_stand_apart_on_a_page_that_takes_the_stylesheet_away():
+    transcript = run(people(1), trace="full").look("row 0")
+    shown = re.sub(r"<style>.*?</style>|<[^>]*>", "", transcript._repr_html_(), flags=re.DOTALL)
+    assert re.search(r"instructions \d+ characters", shown)
+
+
 class Turns:
     """Answers by what a unit says: how often it was asked about decides."""
 

@@ -318,11 +318,12 @@ DARK: Mapping[str, str] = {
 # A notebook says which theme it shows, whatever the system prefers: JupyterLab, VS Code, Colab,
 # then marimo and the sites that Sphinx builds.
 LIGHT_THEMES = (
-    '[data-jp-theme-light="true"] .amr, body.vscode-light .amr, html[theme=light] .amr, '
-    "[data-theme=light] .amr"
+    '[data-jp-theme-light="true"] .amr, body.vscode-light .amr, '
+    "body.vscode-high-contrast-light .amr, html[theme=light] .amr, [data-theme=light] .amr"
 )
 DARK_THEMES = (
-    '[data-jp-theme-light="false"] .amr, body.vscode-dark .amr, body.vscode-high-contrast .amr, '
+    '[data-jp-theme-light="false"] .amr, body.vscode-dark .amr, '
+    "body.vscode-high-contrast:not(.vscode-high-contrast-light) .amr, "
     "html[theme=dark] .amr, [data-theme=dark] .amr"
 )
 
