@@ -333,9 +333,7 @@ def test_a_partition_that_does_not_fit_is_refused_before_a_request(name, refusin
 
 def test_a_frame_of_an_engine_is_refused_with_the_way_of_that_engine():
     collection = type("DataFrame", (), {"__module__": "dask.dataframe.dask_expr._collection"})()
-    with pytest.raises(
-        amr.UsageError, match=r"For this one: ddf.map_partitions\(mapper, meta=mapper.meta\(ddf._meta\)\)"
-    ):
+    with pytest.raises(amr.UsageError, match=r"For this one: x.map_partitions\(mapper, meta=mapper.meta\(x._meta\)\)"):
         amr.mapper(lengths, finding={"length": int})(collection)
 
 

@@ -92,7 +92,7 @@ def test_every_error_is_an_amr_error_and_the_builtin_one_would_catch():
 def test_the_accessor_is_made_anew_at_no_cost_and_shows_its_verbs():
     import pandas as pd
 
-    assert repr(pd.DataFrame({"a": [1]}).amr) == "<df.amr of 1 rows: start, map_reduce, map, filter, reduce, plan>"
+    assert repr(pd.DataFrame({"a": [1]}).amr) == "<df.amr of 1 row: start, map_reduce, map, filter, reduce, plan>"
 
 
 def test_the_verbs_of_the_accessor_have_the_functions_own_signature_and_docstring():

@@ -39,6 +39,10 @@ LIGHT, DARK = ("rgb(255, 255, 255)", "rgb(31, 35, 40)"), ("rgb(21, 24, 29)", "rg
         ("dark", 'data-jp-theme-light="true"', LIGHT),
         ("light", 'class="vscode-dark"', DARK),
         ("dark", 'class="vscode-light"', LIGHT),
+        ("light", 'class="vscode-high-contrast"', DARK),
+        ("dark", 'class="vscode-high-contrast-light vscode-high-contrast"', LIGHT),
+        ("light", 'data-theme="dark"', DARK),
+        ("dark", 'data-theme="light"', LIGHT),
     ],
 )
 def test_the_theme_of_the_notebook_goes_before_that_of_the_system(show, look, body, colours):

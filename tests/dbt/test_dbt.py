@@ -292,7 +292,7 @@ def test_a_poisoned_row_is_marked_not_paid_for_again_and_mended_once_its_cause_h
     assert passed(build)
     assert "complaints.py:19: FailureWarning: The answer rests on 30 of 31 rows" in build.log
     assert "severity_by_product.py:7: FailureWarning: The answer rests on 30 of 31 rows" in build.log
-    assert "complaints_incremental.py:12: FailureWarning: 1 of 1 units failed" in build.log
+    assert "complaints_incremental.py:12: FailureWarning: 1 of 1 unit failed" in build.log
     for table in ("complaints", "complaints_incremental"):
         assert built.statuses(table) == {"ok": ROWS, "failed": 1}
         [(reason,)] = built.query(f"select amr_reason from {table} where id = 31")
@@ -331,7 +331,7 @@ def test_a_warning_names_the_model_s_file_and_stands_in_dbt_s_log(built):
     build = built.build("--select", "+complaints_incremental")
     source = (HERE / "project" / "models" / "marts" / "complaints_incremental.py").read_text()
     line = source[: source.index("return amr.map")].count("\n") + 1
-    said = f"models/marts/complaints_incremental.py:{line}: FailureWarning: 1 of 1 units failed"
+    said = f"models/marts/complaints_incremental.py:{line}: FailureWarning: 1 of 1 unit failed"
     assert said in build.err
     assert said in build.log
     assert "/tmp" not in "".join(row for row in build.err.splitlines() if "FailureWarning" in row)
@@ -347,7 +347,7 @@ def test_offline_the_journal_alone_answers(built):
     assert build.code == 1
     assert build.requests == 0
     assert "1 of 31 rows would be asked about" in build.out
-    assert "1 of 1 rows would be asked about" in build.out  # the incremental model's
+    assert "1 of 1 row would be asked about" in build.out  # the incremental model's
 
 
 ONE_BY_ONE = """

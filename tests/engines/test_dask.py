@@ -256,7 +256,7 @@ def test_a_map_of_a_dask_frame_gives_one_whose_computing_asks_nothing(client):
         assert len(server.requests) == asked == 4
         result = amr.result_of(lazy)
         assert (result.total.calls, len(result.trace), len(result.status)) == (4, 4, 12)
-        assert repr(result) == f"<Result 12 of 12 rows in 4 partitions, 4 calls, {result.total.tokens} tokens>"
+        assert repr(result) == f"<Result 12 of 12 rows in 4 partitions, 4 calls, {result.total.tokens:,} tokens>"
 
 
 def test_rows_that_are_others_when_they_are_read_again_get_no_findings(client, tmp_path):

@@ -269,5 +269,5 @@ def test_a_frame_that_the_mapper_does_not_fit_is_refused_before_a_job(spark, ref
 
 def test_a_mapper_that_is_given_a_spark_frame_says_the_whole_call(spark):
     sdf = spark.createDataFrame([("row 1",)], "text string")
-    with pytest.raises(amr.UsageError, match=re.escape("sdf.mapInArrow(mapper.batches, mapper.spark_schema(sdf))")):
+    with pytest.raises(amr.UsageError, match=re.escape("x.mapInArrow(mapper.batches, mapper.spark_schema(x))")):
         amr.mapper(len, finding={"n": int})(sdf)

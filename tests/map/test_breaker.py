@@ -105,8 +105,8 @@ def test_a_run_that_gives_up_says_so_at_once_and_at_the_end(caplog):
         for part in (
             "without stars",
             f"{requests} requests",
-            f"{result.total.tokens} tokens",
-            "840 of 1000",
+            f"{result.total.tokens:,} tokens",
+            "840 of 1,000",
             "another model",
         ):
             assert part in text

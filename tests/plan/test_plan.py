@@ -241,7 +241,7 @@ def test_the_repr_of_a_plan_shows_what_it_does_and_what_it_would_take():
     with ScriptedServer(planner()) as server:
         shown = repr(DF.amr.plan("How are they?", plan={"fan_in": 5}, lm=server.lm()))
     assert "finding: Finding(n: int | None, mood_found: Optional[Literal['good', 'bad']])" in shown
-    assert "40 units (40 asked) in 6 shards: 8 calls" in shown
+    assert "40 units in 6 shards: 8 calls" in shown
     assert "reduced 6 -> 2 -> 1" in shown
 
 

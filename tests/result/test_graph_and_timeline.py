@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import threading
@@ -23,6 +24,7 @@ from pandas_amr._records.timeline_spans import KINDS, Span, bin_spans, fill_gaps
 from pandas_amr._records.timeline_svg import COLOURS
 from pandas_amr._records.timeline_text import LETTERS
 from pandas_amr._reduce.packing import static_sizes
+from pandas_amr._result.frames import spans_frame
 from pandas_amr.testing import Call, ScriptedServer, Status
 
 ROWS = pd.DataFrame({"text": [f"row {n} " + "word " * 20 for n in range(24)], "shop": list("abcd") * 6})
@@ -548,6 +550,18 @@ def test_a_graph_of_nothing_is_drawn():
 def model_waits(log: SpanLog) -> list[tuple[str, str, float, float]]:
     columns = log.columns({"map-1", "map-2", "map-part-0"})
     return sorted(zip(columns["node"], columns["kind"], columns["start"], columns["seconds"], strict=True))
+
+
+def test_a_timeline_says_how_many_spans_a_run_did_not_keep(tmp_path):
+    result = ROWS.amr.map_reduce(map=ones, reduce=size_of, journal=False)
+    assert "left out" not in repr(result.timeline())
+    spans = spans_frame(SpanLog(left_out=1_200), ["map-1"], 0, 1_200)
+    cut = dataclasses.replace(result, spans=spans)
+    said = "1,200 later spans left out, shown as other work: a run keeps 1,000,000"
+    assert f"({said})" in repr(cut.timeline())
+    assert f"{said}." in texts_of(cut.timeline().to_svg())
+    cut.save(tmp_path / "saved")
+    assert repr(amr.load(tmp_path / "saved").timeline()) == repr(cut.timeline())
 
 
 def test_a_call_is_with_the_model_but_for_its_waits():

@@ -69,6 +69,12 @@ def plain(transcript) -> str:
 # What is shown of a row, whatever became of it
 
 
+def test_words_of_a_step_stand_apart_on_a_page_that_takes_the_stylesheet_away():
+    transcript = run(people(1), trace="full").look("row 0")
+    shown = re.sub(r"<style>.*?</style>|<[^>]*>", "", transcript._repr_html_(), flags=re.DOTALL)
+    assert re.search(r"instructions \d+ characters", shown)
+
+
 class Turns:
     """Answers by what a unit says: how often it was asked about decides."""
 
@@ -636,8 +642,8 @@ def test_a_long_text_is_cut_in_the_middle_and_that_is_said():
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        (Space(characters=1_000), r"\d[\d,]* characters are left out: the transcript of the run is full."),
-        (Space(steps=0), "1 conversations are left out: the transcript of the run is full."),
+        (Space(characters=1_000), r"Left out, since the transcript of the run is full: \d[\d,]* characters\."),
+        (Space(steps=0), r"Left out, since the transcript of the run is full: 1 conversation\."),
     ],
     ids=["characters", "steps"],
 )

@@ -217,7 +217,7 @@ def test_a_card_of_many_rows_columns_reasons_and_items_says_what_it_leaves_out()
     assert len(result._repr_html_()) < 40_000
     page = report(result)
     assert "The first 1,000 of 3,000 rows; the others are left out." in page.text
-    assert "1 of 41 columns are left out." in page.text
+    assert "Left out: 1 of 41 columns." in page.text
 
 
 def test_a_streamed_result_shows_itself_without_reading_its_parts(tmp_path):
@@ -257,7 +257,7 @@ def test_a_report_has_a_section_for_what_its_reader_asks(results, kind):
 def test_a_report_tells_the_method_in_words(results):
     page = report(results["text"])
     wanted = [
-        "Of each row was read: text.",
+        "What was read of each row: text.",
         shown.MAPPED["map"],
         "one of: battery, strap, lid, other",
         "whole number",
@@ -511,6 +511,15 @@ def test_an_element_escapes_every_text_but_html():
 # -- what belongs to a result ----------------------------------------------------------------------
 
 
+def test_front_ends_get_plain_texts():
+    """Marimo's encoder writes an empty object for a subclass of ``str``, and its page waits for ever."""
+    result = shown.KINDS["text"]()
+    shows = [result, result.look("R-001"), result.plan, result.total]
+    bundles = [result.graph()._repr_mimebundle_(), result.timeline()._repr_mimebundle_()]
+    texts = [each._repr_html_() for each in shows] + [text for bundle in bundles for text in bundle.values()]
+    assert {type(text) for text in texts} == {str}
+
+
 def test_usage_estimate_plan_score_and_verification_show_themselves():
     with ScriptedServer(shown.answer) as server:
         lm = server.lm(prices=(1.25, 10.0))
@@ -524,7 +533,7 @@ def test_usage_estimate_plan_score_and_verification_show_themselves():
         assert len(server.requests) == calls  # to show asks nobody
     said = [
         ("Plan by user", "map_instruction", shown.MAPPED["map"], "4 calls", "columns not sent: 'customer'"),
-        ("12, of which 12 are asked about", "4 calls", "in,"),
+        ("units", "12", "calls", "4", "in,", "$0.00"),
         ("calls", "sent", "from journal", "4", "$0.00"),
         ("Verification by scripted: kind 100.0%", "agreement", "kappa"),
         ("Score kind 9/12 right", "Fields", "accuracy", "0.75", "Classes"),
@@ -533,6 +542,6 @@ def test_usage_estimate_plan_score_and_verification_show_themselves():
         read = Page(page)
         assert (read.dangers, read.scripts, read.open) == ([], [], [])
         assert_in_order(read.text, list(texts))
-    assert repr(estimate).startswith("<Estimate 12 units (12 asked) in 4 shards: 4 calls")
+    assert repr(estimate).startswith("<Estimate 12 units in 4 shards: 4 calls")
     assert repr(amr.Usage(calls=2, money=None)) == "Usage(calls=2, money=None)"
     assert repr(amr.Usage()) == "Usage()"

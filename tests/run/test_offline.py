@@ -136,7 +136,7 @@ def test_a_failed_row_would_be_asked_unless_it_is_remembered(path):
         remembering = Question(server, path, plan={"retry_failed_after": "7d"})
         remembering.online(rows(1))
         assert remembering.offline(rows(1)).failures["position"].tolist() == [0]
-        with pytest.raises(amr.ModelOffline, match="1 of 1 rows"):
+        with pytest.raises(amr.ModelOffline, match="1 of 1 row would"):
             remembering.offline(rows(1), plan={})
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pandas_amr._api import verbs
 from pandas_amr._api.grouped import GroupedAccessor
+from pandas_amr._records.counts import counted
 from pandas_amr._records.public import refuse_attribute
 from pandas_amr._units.columns import frame_of_series
 
@@ -96,7 +97,7 @@ class Accessor:
     plan = _Bound(verbs.plan)
 
     def __repr__(self) -> str:
-        return f"<df.amr of {len(self.frame)} rows: {', '.join(VERBS)}>"
+        return f"<df.amr of {counted(len(self.frame), 'row')}: {', '.join(VERBS)}>"
 
 
 class SeriesAccessor(Accessor):
@@ -110,7 +111,7 @@ class SeriesAccessor(Accessor):
         super().__init__(frame_of_series(series))
 
     def __repr__(self) -> str:
-        return f"<series.amr of {len(self.frame)} rows: {', '.join(VERBS)}>"
+        return f"<series.amr of {counted(len(self.frame), 'row')}: {', '.join(VERBS)}>"
 
 
 @overload

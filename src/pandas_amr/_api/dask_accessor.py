@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._api.accessor import Accessor
+from pandas_amr._records.counts import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,4 +26,4 @@ class DaskAccessor(Accessor):
 
     def __repr__(self) -> str:
         partitions = getattr(self.frame, "npartitions", 0)
-        return f"<ddf.amr of {partitions} partitions: {', '.join(VERBS)}>"
+        return f"<ddf.amr of {counted(partitions, 'partition')}: {', '.join(VERBS)}>"

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pandas_amr._api import verbs
 from pandas_amr._api.options import Options, QuestionOptions, has_options
+from pandas_amr._records.counts import counted
 from pandas_amr._records.public import refuse_attribute
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._units.columns import frame_of_series
@@ -137,7 +138,9 @@ class GroupedAccessor:
             refuse_attribute("groups.amr", name, () if name.startswith("_") else GROUPED_VERBS)
 
     def __repr__(self) -> str:
-        return f"<groups.amr of {len(self._groups.obj)} rows: {', '.join(GROUPED_VERBS)}>"
+        return (
+            f"<groups.amr of {counted(len(self._groups.obj), 'row')}: {', '.join(GROUPED_VERBS)}>"
+        )
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.counts import counted
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
@@ -261,7 +262,7 @@ class Recipe(CopiedHere, Pipeline):
         is_journaled = bool(lms) and all(lm.journaled for lm in lms.values())
         journal = open_journal(settings.journal, by_default=is_journaled)
         work = partial(self._from_the_top, frame, _Top(settings, lms, journal))
-        about = f"recipe of {len(self._stages)} stages, {len(frame)} rows"
+        about = f"recipe of {counted(len(self._stages), 'stage')}, {counted(len(frame), 'row')}"
         is_kept = journal is not None and bool(lms)
         return Run(
             work,
@@ -508,7 +509,8 @@ def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | Inva
         return None
     first, units = failed.failures.iloc[0], failed.failures["position"].dropna().nunique()
     where = (
-        f"{units} of its {len(failed.frame)} units failed; the first, row {first['position']}: "
+        f"{units} of its {counted(len(failed.frame), 'unit')} failed; "
+        f"the first, row {first['position']}: "
         if units
         else ""
     )

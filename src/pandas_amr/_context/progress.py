@@ -11,6 +11,7 @@ import numpy as np
 
 from pandas_amr._context.notices import Notices
 from pandas_amr._context.steps import Steps
+from pandas_amr._records.counts import counted
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Ledger
 from pandas_amr.models.waits import Waits
@@ -59,9 +60,9 @@ class Progress:
     def __repr__(self) -> str:
         state = "done" if self.done else self.waiting or self.stage or "running"
         return (
-            f"<Progress {self.found + self.failed}/{self.units} units, "
-            f"{self.failed} failed, {self.calls} calls, "
-            f"{self.tokens} tokens, {self.seconds:.1f} s, {state}>"
+            f"<Progress {self.found + self.failed:,}/{counted(self.units, 'unit')}, "
+            f"{self.failed:,} failed, {counted(self.calls, 'call')}, "
+            f"{counted(self.tokens, 'token')}, {self.seconds:.1f} s, {state}>"
         )
 
 

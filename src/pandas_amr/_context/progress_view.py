@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.usage import format_money
 
 if TYPE_CHECKING:
@@ -132,13 +133,13 @@ def list_facts(watch: Watch, *, ended: bool = False) -> list[str]:
     """List rows, money and tokens of a run; during its map its title tells the rows."""
     progress, facts = watch.progress, []
     if progress.units and (ended or watch.steps.stage != "map"):
-        facts.append(f"{progress.found} of {progress.units} rows")
+        facts.append(counted_of(progress.found, progress.units, "row"))
     if progress.cached:
-        facts.append(f"{progress.cached} from journal")
+        facts.append(f"{progress.cached:,} from journal")
     if progress.failed:
-        facts.append(f"{progress.failed} failed")
+        facts.append(f"{progress.failed:,} failed")
     if progress.money:
         facts.append(format_money(progress.money))
     if progress.tokens:
-        facts.append(f"{progress.tokens:,} tokens")
+        facts.append(counted(progress.tokens, "token"))
     return facts

@@ -15,6 +15,7 @@ from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.first_format import describe_former_question
 from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._journal.origins import RowsAt, join_origins
+from pandas_amr._records.counts import noun_for
 from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.tokens import is_loaded
 from pandas_amr._records.trace import Trace
@@ -260,5 +261,6 @@ class Services:
         except TimeoutError:
             if not deadline.expired():  # raised by a function of the user's
                 raise
-            message = f"The budget of {seconds:g} seconds is used up."
+            assert seconds is not None  # without a limit nothing expires
+            message = f"The budget of {seconds:g} {noun_for(seconds, 'second')} is used up."
             raise BudgetExceeded(message, self.ledger.total) from None

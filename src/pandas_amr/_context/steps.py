@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.counts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ class ReduceSteps:
 
     def __str__(self) -> str:
         if self.trees:
-            return f"reduce {self.trees_done}/{self.trees} groups"
+            return f"reduce {self.trees_done:,}/{counted(self.trees, 'group')}"
         if self.level == 0 or self.sizes == [1]:
             return "reduce"
         if self.is_known:
@@ -199,7 +200,8 @@ class Steps:
         """What the run is at."""
         if self.stage == "map":
             maps = f" of {self.maps} maps" if self.maps > 1 else ""
-            return f"{self._part}map {self.rows_done}/{self.rows} rows{maps}"
+            rows = f"{self.rows_done:,}/{counted(self.rows, 'row')}"
+            return f"{self._part}map {rows}{maps}"
         if self.stage == "reduce":
             return f"{self._part}{self.reduce}"
         return f"{self._part}{self.stage}".removesuffix(": ")

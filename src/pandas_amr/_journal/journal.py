@@ -61,6 +61,7 @@ from pandas_amr._journal.transcript_file import (
 )
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.counts import counted
 from pandas_amr._records.forgetting import let_go_of_rows
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
@@ -145,7 +146,7 @@ class Journal:
 
     def __repr__(self) -> str:
         try:
-            content = f"{len(self)} answers"
+            content = counted(len(self), "answer")
             corrections = self.corrections
         except JournalError:
             return f"<Journal {self.path.name}, cannot be read>"

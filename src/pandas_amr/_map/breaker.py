@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from pandas_amr._records.counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -80,8 +82,8 @@ class Doom:
         if self.who == "callable":  # an exception's text may quote a cell
             reason = EXCEPTION_TEXT.sub(r"\1", reason)
         return (
-            f"{self.units} units in {self.shards} shards{of_map} failed and none succeeded, all "
-            f"for one reason: {reason} ({self.who})."
+            f"{counted(self.units, 'unit')} in {counted(self.shards, 'shard')}{of_map} failed and "
+            f"none succeeded, all for one reason: {reason} ({self.who})."
         )
 
     def advise(self) -> str:

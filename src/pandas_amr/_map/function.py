@@ -17,6 +17,7 @@ from pandas_amr._findings.store import Failure, Who, check_joinable
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.counts import counted
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Usage
@@ -191,7 +192,9 @@ class FunctionMapper:
         if isinstance(given, list) and len(given) == rows:
             return self._of_records(self._records_in_order([self._record(one) for one in given]))
         size = (
-            f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
+            counted(len(given), "finding")
+            if isinstance(given, (list, *ARRAYS))
+            else type(given).__name__
         )
         advice = ""
         if isinstance(given, dict | str | bool | np.bool_ | int | float):
@@ -201,7 +204,7 @@ class FunctionMapper:
             )
         raise UsageError(
             f"{self._called()} gives a frame or a list, one finding per row: "
-            f"{rows} rows, {size}.{advice}"
+            f"{counted(rows, 'row')}, {size}.{advice}"
         )
 
     def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
@@ -224,7 +227,7 @@ class FunctionMapper:
         if len(given) != len(index):
             raise UsageError(
                 f"{self._called()} gives one finding per row: "
-                f"{len(index)} rows, {len(given)} findings."
+                f"{counted(len(index), 'row')}, {counted(len(given), 'finding')}."
             )
         units = None
         if isinstance(given, pd.DataFrame) and UNIT in given.columns and not self._has_unit:

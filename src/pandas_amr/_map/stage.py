@@ -38,6 +38,7 @@ from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._plan.call import Pipeline
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.events import Failed, Landed
 from pandas_amr._records.log import LOGGER
@@ -489,7 +490,8 @@ class MapStage:
         parts = [f"{doom.describe()} {spend}."]
         if skipped:
             rows = len(self._units)
-            parts.append(f"{skipped} of {rows} rows are skipped; the same call asks about them.")
+            skipped_rows = counted_of(skipped, rows, "row")
+            parts.append(f"{skipped_rows} are skipped; the same call asks about them.")
         parts += [doom.advise(), 'plan={"give_up_after": None} goes on whatever fails.']
         self._state.end(MapFailed(" ".join(parts)))
 
@@ -816,7 +818,7 @@ def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
 
 def _describe_total(total: Usage) -> str:
     """Say in words what was spent."""
-    return f"{total.tries} requests and {describe_spend(total) or 'nothing'} were spent"
+    return f"{counted(total.tries, 'request')} and {describe_spend(total) or 'nothing'} were spent"
 
 
 def _number_of(item: Item) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.html import named_values, root
 from pandas_amr._records.public import public
+from pandas_amr._records.usage import format_money
 from pandas_amr.errors import PlanError
 
 if TYPE_CHECKING:
@@ -85,16 +87,19 @@ class Estimate:
         return self.input_tokens + self.output_tokens
 
     def __str__(self) -> str:
-        parts = [f"{self.units} units ({self.asked} asked) in {self.shards} shards: {self._calls}"]
+        units = counted(self.units, "unit") + self._asked
+        parts = [f"{units} in {counted(self.shards, 'shard')}: {self._calls}"]
         if self.tokens is not None:
-            parts.append(f"about {self.input_tokens} input and {self.output_tokens} output tokens")
+            parts.append(
+                f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens"
+            )
         if self.tokens_between is not None:
             low, high = self.tokens_between
-            parts.append(f"{low} to {high} in all by a sample of {self.sampled}")
+            parts.append(f"{low:,} to {high:,} in all by a sample of {self.sampled:,}")
         if self.money is not None:
             parts.append(self._money)
         if self.seconds is not None:
-            parts.append(f"{self.seconds:.0f} s")
+            parts.append(f"{self.seconds:,.0f} s")
         if self.tree:
             parts.append(f"reduced {' -> '.join(map(str, self.tree))}")
         return ", ".join(parts)
@@ -104,16 +109,16 @@ class Estimate:
 
     def _repr_html_(self) -> str:
         rows: list[tuple[str, object]] = [
-            ("units", f"{self.units:,}, of which {self.asked:,} are asked about"),
+            ("units", f"{self.units:,}{self._asked}"),
             ("shards", f"{self.shards:,}"),
-            ("calls", self._calls),
+            ("calls", self._calls.removesuffix(" calls").removesuffix(" call")),
         ]
         if self.tokens is not None:
             rows.append(("tokens", f"{self.input_tokens:,} in, {self.output_tokens:,} out"))
         if self.tokens_between is not None:
             low, high = self.tokens_between
             rows.append(("by the sample", f"{low:,} to {high:,} tokens (of {self.sampled} units)"))
-        rows.append(("money", "unknown" if self.money is None else self._money[len("money ") :]))
+        rows.append(("money", "unknown" if self.money is None else self._money))
         if self.seconds is not None:
             rows.append(("time", f"{self.seconds:,.0f} s"))
         if self.tree:
@@ -121,15 +126,22 @@ class Estimate:
         return root(named_values(rows))
 
     @property
+    def _asked(self) -> str:
+        """Say how many units are asked about, unless all are."""
+        return "" if self.asked == self.units else f" ({self.asked:,} asked)"
+
+    @property
     def _calls(self) -> str:
         if self.calls is None:
             reason = "since a recipe with agents maps or reduces"
             return f"calls, tokens and money are unknown, {reason}"
-        return f"{'about ' if self.about else ''}{self.calls} calls"
+        return f"{'about ' if self.about else ''}{counted(self.calls, 'call')}"
 
     @property
     def _money(self) -> str:
+        assert self.money is not None
+        money = format_money(self.money)
         if self.money_between is None:
-            return f"money {self.money:.4g}"
-        low, high = self.money_between
-        return f"money {self.money:.4g} ({low:.4g} to {high:.4g})"
+            return money
+        low, high = map(format_money, self.money_between)
+        return f"{money} ({low} to {high})"

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+from pandas_amr._records.counts import noun_for
 from pandas_amr._records.svg import show_count, show_seconds
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ class Fold:
 
     def _count(self) -> list[str]:
         kinds = Counter(node.type for node in self.nodes)
-        names = [f"{show_count(count)} {KINDS.get(kind, kind)}" for kind, count in kinds.items()]
+        names: list[str] = []
+        for kind, count in kinds.items():
+            several = KINDS.get(kind, kind)
+            noun = noun_for(count, several.removesuffix("s"), several)
+            names.append(f"{show_count(count)} {noun}")
         more = f"and {len(self.nodes):,} more"
         if self.levels > 1:
             more = f"{self.levels} levels: {len(self.nodes):,} nodes"
@@ -81,8 +86,8 @@ class Fold:
         tokens = sum(node.tokens for node in self.nodes)
         types = {node.type for node in self.nodes}
         about = "about " if self.about else ""
-        figures = f"{about}{show_count(units)} {_unit(types)}"
-        return f"{figures}, {show_count(tokens)} tokens" if tokens else figures
+        figures = f"{about}{_count_units(units, types)}"
+        return f"{figures}, {_count_tokens(tokens)}" if tokens else figures
 
     def _times(self) -> tuple[str, ...]:
         if not any(node.status for node in self.nodes):
@@ -223,18 +228,23 @@ def _name_boxes(rows: Sequence[Sequence[Box]]) -> dict[str, str]:
 def describe_node(node: GraphNode) -> list[list[str]]:
     """Say what a node is: its name, what it read, how it ended; each also in fewer words."""
     about = "about " if node.about else ""
-    read = [f"{about}{show_count(node.units)} {_unit({node.type})}"]
+    read = [f"{about}{_count_units(node.units, {node.type})}"]
     if node.about and not node.units:  # nobody knows
         read = []
     elif node.tokens:
-        read.insert(0, f"{read[0]}, {show_count(node.tokens)} tokens")
+        read.insert(0, f"{read[0]}, {_count_tokens(node.tokens)}")
     if node.about and read:
         read.append(f"~ {show_count(node.units)}")
     return [[node.id], read, _describe_end(node)]
 
 
-def _unit(types: set[str]) -> str:
-    return "units" if types <= {"map", "direct", "recalled"} else "inputs"
+def _count_units(number: int, types: set[str]) -> str:
+    noun = "unit" if types <= {"map", "direct", "recalled"} else "input"
+    return f"{show_count(number)} {noun_for(number, noun)}"
+
+
+def _count_tokens(number: int) -> str:
+    return f"{show_count(number)} {noun_for(number, 'token')}"
 
 
 def _describe_end(node: GraphNode) -> list[str]:

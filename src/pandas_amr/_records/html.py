@@ -12,6 +12,8 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -79,7 +81,7 @@ def shorten(text: str, most: int) -> str:
     rest = len(text) - most
     if rest <= 0:
         return text
-    return f"{text[:most]} ... {rest:,} more character{'s' if rest > 1 else ''}"
+    return f"{text[:most]} ... {counted(rest, 'more character')}"
 
 
 def escape(text: str, most: int = TEXT_CHARACTERS) -> Html:
@@ -313,11 +315,16 @@ DARK: Mapping[str, str] = {
     "warn": "#e5b454",
     "bad": "#ff8f86",
 }
-# A notebook says which theme it shows, whatever the system prefers.
-LIGHT_THEMES = '[data-jp-theme-light="true"] .amr, body.vscode-light .amr, html[theme=light] .amr'
+# A notebook says which theme it shows, whatever the system prefers: JupyterLab, VS Code, Colab,
+# then marimo and the sites that Sphinx builds.
+LIGHT_THEMES = (
+    '[data-jp-theme-light="true"] .amr, body.vscode-light .amr, '
+    "body.vscode-high-contrast-light .amr, html[theme=light] .amr, [data-theme=light] .amr"
+)
 DARK_THEMES = (
-    '[data-jp-theme-light="false"] .amr, body.vscode-dark .amr, body.vscode-high-contrast .amr, '
-    "html[theme=dark] .amr"
+    '[data-jp-theme-light="false"] .amr, body.vscode-dark .amr, '
+    "body.vscode-high-contrast:not(.vscode-high-contrast-light) .amr, "
+    "html[theme=dark] .amr, [data-theme=dark] .amr"
 )
 
 
@@ -326,7 +333,10 @@ def _colours(scheme: str, colours: Mapping[str, str]) -> str:
     return f"{{ color-scheme: {scheme}; {names} }}"
 
 
+# What the page around says of the elements in it, as JupyterLab does of `td` and `dt`, is taken
+# back first; but for pictures, whose attributes it would take back too.
 RULES = """
+.amr :where(:not(svg, svg *)) { all: revert; }
 .amr { background: var(--amr-back); color: var(--amr-text); border: 1px solid var(--amr-line);
   border-radius: 6px; padding: 12px 16px; margin: 4px 0; max-width: 100%; box-sizing: border-box;
   font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
@@ -356,9 +366,9 @@ RULES = """
 .amr table td > :last-child { margin-bottom: 0; }
 .amr table table tr:last-child > th, .amr table table tr:last-child > td { border-bottom: 0; }
 .amr table th:empty, .amr table td:empty { min-width: 0; }
-.amr table th { font-weight: 600; }
-.amr table thead th { background: var(--amr-raised); white-space: nowrap; }
-.amr table thead th.amr-long { white-space: normal; }
+.amr table th { font-weight: 600; white-space: nowrap; }
+.amr table th.amr-long { white-space: normal; }
+.amr table thead th { background: var(--amr-raised); }
 .amr table th.amr-number, .amr table td.amr-number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .amr .amr-scalar { font-size: 32px; line-height: 1.25; font-weight: 600; margin: 0 0 8px; }
@@ -382,17 +392,29 @@ STYLESHEET = (
     f"{DARK_THEMES} {_colours('dark', DARK)}"
     f"{RULES}"
 )
+ROOT_SELECTOR = re.compile(r"\.amr(?![\w-])")
 
 
-def root(*content: str, more_rules: str = "", **attributes: str | bool | None) -> Html:
+def style(more_rules: str = "") -> Html:
+    """Make the stylesheet; its rules weigh more than any of the page around.
+
+    Args:
+        more_rules: CSS of this page alone, each selector of an element in it begins with ``.amr``.
+    """
+    rules = ROOT_SELECTOR.sub(".amr:not(#_)", STYLESHEET + more_rules)  # as much as an id
+    return Html(f"<style>{rules}</style>")
+
+
+def root(*content: str, more_rules: str = "", **attributes: str | bool | None) -> str:
     """Make the outermost element, with the stylesheet: what a ``_repr_html_`` returns.
+
+    It is a plain ``str``: the encoders of front ends, as that of marimo, may know no other.
 
     Args:
         content: what stands in it.
-        more_rules: CSS of this page alone, each selector beginning with ``.amr``.
+        more_rules: as ``style`` takes them.
         attributes: of the element, as ``element`` takes them; ``class_`` is added to ``amr``.
     """
     more = attributes.pop("class_", None)
     classes = f"amr {more}" if more else "amr"
-    style = Html(f"<style>{STYLESHEET}{more_rules}</style>")
-    return element("div", style, *content, class_=classes, **attributes)
+    return str(element("div", style(more_rules), *content, class_=classes, **attributes))

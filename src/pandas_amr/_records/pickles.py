@@ -46,21 +46,13 @@ def pack(value: object, what: str) -> Any:
     problem = _find_problem(value, pickle.dumps)
     if problem is None:
         return value
-    by_value = _find_cloudpickle()
-    if by_value is None:
+    if not can_pickle_by_value():
         raise UsageError(
             f"{what} cannot be pickled ({problem}): it refers to something that no module has by "
             "that name, such as a lambda or what a function defines. Define it at the top of a "
             'module; or pip install "pandas-amr[pickle]", which pickles it by value.'
         )
-    packed: list[bytes] = []
-    problem = _find_problem(value, by_value, packed)
-    if problem is not None:
-        raise UsageError(
-            f"{what} cannot be pickled ({problem}): it holds what no other process can have, such "
-            "as an open file, a connection or a lock. Open such things where they are used."
-        )
-    return Packed(packed[0])
+    return Packed(dump_by_value(value, what))
 
 
 def dump_by_value(value: object, what: str) -> bytes:
@@ -74,14 +66,13 @@ def dump_by_value(value: object, what: str) -> bytes:
         UsageError: it cannot be pickled; the message says what can be done.
     """
     by_value = _find_cloudpickle()
-    assert by_value is not None  # whoever sends something to other processes brings it along
+    assert by_value is not None  # Dask, which sends to other processes, brings it along
     dumped: list[bytes] = []
     problem = _find_problem(value, by_value, dumped)
     if problem is not None:
         raise UsageError(
-            f"{what} cannot be sent to other processes ({problem}): it holds what none of them can "
-            "have, such as an open file, a connection or a lock. Open such things where they are "
-            "used."
+            f"{what} cannot be pickled ({problem}): it holds what no other process can have, such "
+            "as an open file, a connection or a lock. Open such things where they are used."
         )
     return dumped[0]
 

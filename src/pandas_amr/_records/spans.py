@@ -28,6 +28,7 @@ NUMBERS = {kind: number for number, kind in enumerate(SPAN_KINDS)}
 LEAST_SECONDS = 0.0005  # a shorter wait is none: every call passes a place that is free
 MOST_SPANS = 1_000_000  # in memory: 32 bytes each
 WIDTH = 4  # numbers of a span: of its node, of its kind, its start, its seconds
+LEFT_OUT = "left_out"  # in the attrs of a frame of spans: how many more there were
 
 
 @dataclass(slots=True)

@@ -28,9 +28,12 @@ LEAST_WIDTH = 640.0  # on a narrow page: below that, texts are too small
 MINUTE, HOUR = 60.0, 3600.0
 
 
-def picture(width: float, height: float, label: str, content: Iterable[str]) -> Html:
-    """Make the outermost element; a narrow page shows it smaller, as long as it is legible."""
-    return element(
+def picture(width: float, height: float, label: str, content: Iterable[str]) -> str:
+    """Make the outermost element; a narrow page shows it smaller, as long as it is legible.
+
+    It is a plain ``str``, as what ``html.root`` makes.
+    """
+    drawn = element(
         "svg",
         *content,
         xmlns="http://www.w3.org/2000/svg",
@@ -43,6 +46,7 @@ def picture(width: float, height: float, label: str, content: Iterable[str]) -> 
         font_size="11",
         style=f"max-width:100%;min-width:{min(width, LEAST_WIDTH):.0f}px;height:auto",
     )
+    return str(drawn)
 
 
 def text(x: float, y: float, content: str, *, fill: str = TEXT, **attributes: str | None) -> Html:

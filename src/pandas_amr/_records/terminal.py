@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pandas_amr._records.counts import counted
+
 
 def escape_unprintable(text: str) -> str:
     r"""Escape what a terminal might obey: control characters, and those that turn text around.
@@ -35,8 +37,10 @@ def shorten_lines(text: str, *, most_lines: int, most_characters: int) -> list[s
     for line in lines[:most_lines]:
         cut = line[:most_characters]
         rest = len(line) - len(cut)
-        shown.append(escape_unprintable(cut) + (f" ... {rest} more characters" if rest else ""))
+        shown.append(
+            escape_unprintable(cut) + (f" ... {counted(rest, 'more character')}" if rest else "")
+        )
     more = len(lines) - len(shown)
     if more:
-        shown.append(f"... {more} more line{'s' if more > 1 else ''}")
+        shown.append(f"... {counted(more, 'more line')}")
     return shown

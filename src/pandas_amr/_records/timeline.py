@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.public import public
+from pandas_amr._records.spans import LEFT_OUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,12 @@ class Timeline:
             columns = [self.spans[name].tolist() for name in ("node", "kind", "start", "seconds")]
             for node, kind, start, seconds in zip(*columns, strict=True):
                 spans.setdefault(node, []).append(Span(kind, start, start + seconds))
-        return Lanes(make_lanes(nodes, spans), self.seconds, has_spans=self.spans is not None)
+        return Lanes(
+            make_lanes(nodes, spans),
+            self.seconds,
+            has_spans=self.spans is not None,
+            left_out=0 if self.spans is None else self.spans.attrs.get(LEFT_OUT, 0),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Give one row per span: ``node kind start seconds``.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.counts import counted
+from pandas_amr._records.spans import MOST_SPANS
 from pandas_amr._records.svg import count_columns, show_seconds
 from pandas_amr._records.timeline_spans import KINDS, WAITS
 
@@ -68,11 +70,13 @@ class Lanes:
         all: a lane per node, in the order in which they began.
         seconds: how long the run took.
         has_spans: whether it is known what the nodes did, and not only when they ran.
+        left_out: how many spans of the run are not known, since there were too many.
     """
 
     all: Sequence[Lane]
     seconds: float
     has_spans: bool
+    left_out: int = 0
 
     @cached_property
     def shown(self) -> Sequence[Lane]:
@@ -112,13 +116,22 @@ class Lanes:
                     waits.append(Wait(lane.name, span))
         return sorted(waits, key=_seconds_of, reverse=True)[:MOST_WAITS]
 
+    @property
+    def note(self) -> str:
+        """What is not known of what the nodes did; empty if all is."""
+        if not self.has_spans:
+            return NO_SPANS
+        if self.left_out:
+            spans = counted(self.left_out, "later span")
+            return f"{spans} left out, shown as other work: a run keeps {MOST_SPANS:,}"
+        return ""
+
     def name_kind(self, kind: str) -> str:
         """Name what nodes did."""
         return "running" if kind == "other" and not self.has_spans else NAMES[kind]
 
     def __str__(self) -> str:
-        count = len(self.all)
-        return f"{count:,} node{'' if count == 1 else 's'} in {show_seconds(self.seconds)}"
+        return f"{counted(len(self.all), 'node')} in {show_seconds(self.seconds)}"
 
 
 def shorten_name(name: str) -> str:

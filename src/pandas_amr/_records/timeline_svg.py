@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._records import svg
-from pandas_amr._records.timeline_lanes import BAD, NAMES, NO_SPANS
+from pandas_amr._records.timeline_lanes import BAD, NAMES
 from pandas_amr._records.timeline_spans import (
     INSIDE,
     KINDS,
@@ -83,8 +83,8 @@ class _Drawing:
             self._draw_lanes(lanes.all)
         self._draw_legend()
         self._write_waits()
-        if not lanes.has_spans:
-            self._write(f"{NO_SPANS[0].upper()}{NO_SPANS[1:]}.")
+        if lanes.note:
+            self._write(f"{lanes.note[0].upper()}{lanes.note[1:]}.")
         label = f"Timeline of a run: {lanes}"
         return svg.picture(WIDTH, self._y + MARGIN, label, self._content)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.svg import count_columns, show_seconds
 from pandas_amr._records.terminal import escape_unprintable
-from pandas_amr._records.timeline_lanes import NAME_COLUMNS, NO_SPANS, shorten_name
+from pandas_amr._records.timeline_lanes import NAME_COLUMNS, shorten_name
 from pandas_amr._records.timeline_spans import bin_spans
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def write_timeline(lanes: Lanes) -> str:
     lines = [f"<Timeline {lanes}>"]
     lines += [_write_lane(lane, lanes.end) for lane in lanes.shown]
     if len(lanes.shown) < len(lanes.all):
-        lines.append(f"... {len(lanes.all) - len(lanes.shown):,} more nodes")
+        lines.append(f"... {counted(len(lanes.all) - len(lanes.shown), 'more node')}")
     keys: list[str] = []
     for kind, seconds in lanes.sums.items():
         keys.append(f"{LETTERS[kind]} {lanes.name_kind(kind)} {show_seconds(seconds)}")
@@ -44,8 +45,8 @@ def write_timeline(lanes: Lanes) -> str:
         lines.append("; ".join(keys))
     for wait in lanes.longest_waits[:1]:
         lines.append(f"longest wait: {escape_unprintable(str(wait))}")
-    if not lanes.has_spans:
-        lines.append(f"({NO_SPANS})")
+    if lanes.note:
+        lines.append(f"({lanes.note})")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.html import Figure, root, table
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
@@ -158,7 +159,7 @@ def describe_spend(usage: Usage) -> str:
     if not usage.tries:
         return ""
     if usage.money is None:
-        return f"{usage.tokens} tokens"
+        return counted(usage.tokens, "token")
     return format_money(usage.money)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.html import (
     Html,
     details,
@@ -108,11 +109,11 @@ def _rows(result: Result, found: Sequence[str]) -> list[Html]:
     if not places or not rows:
         return []
     shown = [frame_table(head.iloc[:, places[:MOST_COLUMNS]], rows=HEAD_ROWS)]
-    texts = [f"The first {len(head)} of {rows:,} rows"] if len(head) < rows else []
+    texts = [f"The first {counted_of(len(head), rows, 'row')}"] if len(head) < rows else []
     rest = [head.columns[place] for place in places[MOST_COLUMNS:]]
     if rest:
         listed = write_labels(rest, MOST_LABELS)
-        shown.append(note(f"{len(rest)} more columns: ", listed))
+        shown.append(note(f"{counted(len(rest), 'more column')}: ", listed))
     return [*[note(text) for text in texts], *shown]
 
 
@@ -121,8 +122,7 @@ def _failures(result: Result) -> Html:
     if not groups:
         return Html()
     rows = sum(len(group.labels) for group in groups)
-    reasons = f"{len(groups)} reason{'s' if len(groups) > 1 else ''}"
-    summary = f"Failed: {rows:,} row{'s' if rows > 1 else ''}, {reasons}"
+    summary = f"Failed: {counted(rows, 'row')}, {counted(len(groups), 'reason')}"
     return details(summary, failure_table(result, most=MOST_GROUPS), is_open=True)
 
 
@@ -135,7 +135,7 @@ def failure_table(result: Result, *, most: int) -> Html:
         rows.append([group.reason, len(group.labels), group.who, labels])
     shown = table(("reason", "rows", "who", "labels"), rows, most=TASK_CHARACTERS)
     rest = len(groups) - most
-    return shown if rest <= 0 else join([shown, note(f"... {rest:,} more reasons")])
+    return shown if rest <= 0 else join([shown, note(f"... {counted(rest, 'more reason')}")])
 
 
 def _cost(result: Result) -> Html:
@@ -149,7 +149,7 @@ def cost_table(result: Result) -> Html:
     shown = [table(("phase", "model", *COST_COLUMNS), cost_rows(result))]
     estimated = result.total.estimated
     if estimated:
-        shown.append(note(f"The tokens of {estimated:,} requests are estimated."))
+        shown.append(note(f"The tokens of {counted(estimated, 'request')} are estimated."))
     return join(shown)
 
 
@@ -177,7 +177,7 @@ def source_table(result: Result, *, most: int) -> Html:
         rows.append([item.item, *parts, len(item.labels), labels])
     shown = table(["item", *names, "rows", "labels"], rows)
     rest = len(items) - most
-    return shown if rest <= 0 else join([shown, note(f"... {rest:,} more items")])
+    return shown if rest <= 0 else join([shown, note(f"... {counted(rest, 'more item')}")])
 
 
 def _stages(result: Result) -> Html:

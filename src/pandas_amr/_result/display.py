@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pandas_amr._findings.store import CORRECTED
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._result.frames import have_findings
 from pandas_amr._units.profile import shorten_text
@@ -18,7 +19,7 @@ STOPPED_CHARACTERS = 120
 def result_line(result: Result) -> str:
     """Return one line: ``<Result 58 of 60 rows, 22 calls, 21 from journal, $0.04, 2 failed>``."""
     total = result.total
-    parts = [_coverage(result), f"{total.calls} calls"]
+    parts = [_coverage(result), counted(total.calls, "call")]
     recalled = _count_recalled(result)
     if recalled:
         parts.append(f"{recalled} from journal")
@@ -32,8 +33,8 @@ def _coverage(result: Result) -> str:
     """Say how many rows have a finding; of a result without findings, how many rows there are."""
     rows = len(result.frame)
     if result.status is None:
-        return f"{rows} rows"
-    return f"{int(have_findings(result.status).sum())} of {rows} rows"
+        return counted(rows, "row")
+    return counted_of(int(have_findings(result.status).sum()), rows, "row")
 
 
 def _count_recalled(result: Result) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.counts import counted_of
 from pandas_amr._records.usage import COUNTS, Usage, cost_figures
 from pandas_amr._units.part_tables import frame_of
 
@@ -131,7 +132,7 @@ def list_problems(result: Result) -> list[Problem]:
         problems.append(Problem(f"The run stopped early: {result.stopped}"))
     counts = count_statuses(result)
     if counts.get("skipped"):
-        rows = f"{counts['skipped']:,} of {sum(counts.values()):,} rows"
+        rows = counted_of(counts["skipped"], sum(counts.values()), "row")
         problems.append(Problem(f"Skipped: {rows}; the run ended before their turn."))
     is_unanswered = result.output is None and wants_answer(result)
     if is_unanswered and not any(each.is_fatal for each in problems):

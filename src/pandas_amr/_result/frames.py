@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pandas_amr._findings.columns import array_of
 from pandas_amr._findings.store import FOUND
+from pandas_amr._records.spans import LEFT_OUT
 from pandas_amr._records.usage import Phase, Usage
 
 if TYPE_CHECKING:
@@ -126,10 +127,12 @@ def spans_later(trace: Trace, nodes: Iterable[str]) -> Any:
     """Delay the building of the spans of some nodes; None if nobody keeps them."""
     if trace.spans is None:
         return None
-    return build_later(spans_frame, trace.spans, list(nodes), len(trace.spans))
+    return build_later(
+        spans_frame, trace.spans, list(nodes), len(trace.spans), trace.spans.left_out
+    )
 
 
-def spans_frame(spans: SpanLog, nodes: Sequence[str], count: int) -> pd.DataFrame:
+def spans_frame(spans: SpanLog, nodes: Sequence[str], count: int, left_out: int) -> pd.DataFrame:
     """Build ``Result.spans``: one row per span of some nodes, in the order in which they ended.
 
     What a node within a part of the input did is the part's.
@@ -138,13 +141,17 @@ def spans_frame(spans: SpanLog, nodes: Sequence[str], count: int) -> pd.DataFram
         spans: those of the whole run, to which more may have been added.
         nodes: the ids of the nodes.
         count: how many spans there were when the nodes were copied.
+        left_out: how many more the run had by then; the frame's ``attrs`` say it.
     """
     columns = spans.columns(frozenset(nodes), count)
     frame: dict[str, pd.Series] = {}
     for name, values in columns.items():
         dtype = object if name in {"node", "kind"} else float
         frame[name] = pd.Series(values, dtype=dtype)
-    return pd.DataFrame(frame)
+    built = pd.DataFrame(frame)
+    if left_out:
+        built.attrs[LEFT_OUT] = left_out
+    return built
 
 
 def levels_of(nodes: Sequence[Node]) -> dict[str, int]:

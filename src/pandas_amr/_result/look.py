@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.usage import NO_USAGE
 from pandas_amr._result.look_nodes import OFF, UNSAVED, look_at_node
@@ -218,8 +219,10 @@ class RowFinder:
         calls = self._usage.calls
         if not calls:
             return []
-        shared = f", for {len(self._shared)} rows together" if len(self._shared) > 1 else ""
-        figures = [f"{calls} call{'s' if calls > 1 else ''}", *describe_usage(self._usage)]
+        shared = (
+            f", for {counted(len(self._shared), 'row')} together" if len(self._shared) > 1 else ""
+        )
+        figures = [counted(calls, "call"), *describe_usage(self._usage)]
         return [("cost", ", ".join(figures) + shared)]
 
     def describe(self, *, has_sections: bool) -> list[str]:

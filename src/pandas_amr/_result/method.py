@@ -13,6 +13,7 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import name_of
 from pandas_amr._plan.plan import type_text
 from pandas_amr._plan.plan_types import is_pydantic_model
+from pandas_amr._records.counts import counted
 from pandas_amr._records.html import Html, details, element, escape, join, named_values, table
 from pandas_amr._records.version import __version__
 from pandas_amr._result.facts import count_rows, count_statuses, is_mapped, read_columns
@@ -96,20 +97,20 @@ def _describe_map(result: Result) -> list[Html]:
     columns = read_columns(result)
     unit = "column" if plan.axis == "columns" else "row"
     read = "all columns" if columns is None else write_labels(columns, MOST_LABELS)
-    parts = [_paragraph(join([f"Of each {unit} was read: ", read, "."]))]
+    parts = [_paragraph(join([f"What was read of each {unit}: ", read, "."]))]
     for name, instruction in _by_name(plan.map_instruction).items():
         if instruction:
             about = "" if name is None else f" ({name})"
             parts += [_paragraph(f"The question about each {unit}{about}:"), _quote(instruction)]
     for name, finding in _by_name(plan.finding).items():
-        parts += _describe_finding(name, finding)
+        parts += _describe_finding(name, finding, unit)
     counts = count_statuses(result)
     texts = [f"{count:,} {STATUS_WORDS.get(status, status)}" for status, count in counts.items()]
-    parts.append(_paragraph(f"Of {count_rows(result.frame):,} rows: {', '.join(texts)}."))
+    parts.append(_paragraph(f"Of {counted(count_rows(result.frame), 'row')}: {', '.join(texts)}."))
     return parts
 
 
-def _describe_finding(name: str | None, finding: Any) -> list[Html]:
+def _describe_finding(name: str | None, finding: Any, unit: str) -> list[Html]:
     is_many = get_origin(finding) is list
     kind = get_args(finding)[0] if is_many else finding
     if not is_pydantic_model(kind):
@@ -122,7 +123,7 @@ def _describe_finding(name: str | None, finding: Any) -> list[Html]:
     has_words = any(row[2] for row in rows)
     header = ("field", "type", "meaning")[: 3 if has_words else 2]
     shown = table(header, [row[: len(header)] for row in rows], most=VALUE_CHARACTERS)
-    return [_paragraph(f"What is sought{of_map}, {what} each:"), shown]
+    return [_paragraph(f"What was looked for{of_map}, {what} per {unit}:"), shown]
 
 
 def describe_type(kind: object) -> str:
@@ -162,10 +163,10 @@ def _describe_reduce(result: Result) -> list[Html]:
         text = f"pandas ranks the rows by {plan.ranking.field}: the {plan.ranking.most} {which}."
         parts.append(_paragraph(text))
     if plan.reduce_instruction:
-        text = "What a model is asked, that writes the answer from the findings:"
+        text = "A model wrote the answer from the findings. It was asked:"
         parts += [_paragraph(text), _quote(plan.reduce_instruction)]
     if not parts and result.output is not None:
-        parts.append(_paragraph("A function of the caller makes the answer from the findings."))
+        parts.append(_paragraph("A function of the caller made the answer from the findings."))
     return parts
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._findings.map_findings import STATUSES
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.public import public
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._result.explain import find_positions
@@ -169,8 +170,9 @@ class StreamedResult(ResultOfParts[Output, Kind]):
                 counts[status] += count
         failed, empty = counts["failed"], counts["empty"]
         found = self.rows - failed - empty - counts["skipped"]
-        shown = [f"{found} of {self.rows} rows in {len(self.parts)} parts"]
-        shown += [f"{self.total.calls} calls", describe_spend(self.total)]
+        rows = counted_of(found, self.rows, "row")
+        shown = [f"{rows} in {counted(len(self.parts), 'part')}"]
+        shown += [counted(self.total.calls, "call"), describe_spend(self.total)]
         shown += [f"{failed} failed"] if failed else []
         shown += [f"{empty} empty"] if empty else []
         shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.folders import replace_file
-from pandas_amr._records.html import LIGHT, STYLESHEET, Html, element, escape, join, shorten
+from pandas_amr._records.html import LIGHT, Html, element, escape, join, shorten, style
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._result.card import (
     RULES as CARD_RULES,
@@ -232,7 +233,7 @@ def _document(title: str, body: Html) -> str:
             Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
             Html('<meta name="referrer" content="no-referrer">'),
             element("title", shorten(title, TITLE_CHARACTERS)),
-            Html(f"<style>{STYLESHEET}{CARD_RULES}{RULES}</style>"),
+            style(CARD_RULES + RULES),
         ],
         "\n",
     )
@@ -323,10 +324,12 @@ def _rows(result: Result, shown: _Shown, max_rows: int) -> Html:
     if shown.note:
         parts.append(note(shown.note))
     if len(head) < total:
-        parts.append(note(f"The first {len(head):,} of {total:,} rows; the others are left out."))
+        parts.append(
+            note(f"The first {counted_of(len(head), total, 'row')}; the others are left out.")
+        )
     if frame.shape[1] > MOST_COLUMNS:
         rest = frame.shape[1] - MOST_COLUMNS
-        parts.append(note(f"{rest} of {frame.shape[1]} columns are left out."))
+        parts.append(note(f"Left out: {counted_of(rest, frame.shape[1], 'column')}."))
     frame = _with_status(result, frame.iloc[:, :MOST_COLUMNS])
     listed = frame_table(frame, rows=len(frame), characters=CELL_CHARACTERS)
     return _section("Rows and findings", *parts, SEARCH, listed, id="amr-rows")
@@ -365,7 +368,7 @@ def _evidence(result: Result, shown: _Shown) -> Html:
         parts.append(frame_table(rows.iloc[:, :MOST_COLUMNS], rows=most))
         parts += _rest_of(item, len(positions))
     if len(items) > MOST_ITEMS:
-        parts.append(note(f"... {len(items) - MOST_ITEMS:,} more items"))
+        parts.append(note(f"... {counted(len(items) - MOST_ITEMS, 'more item')}"))
     return _section("What the answer rests on", *parts)
 
 
@@ -373,17 +376,17 @@ def _title_of(item: ItemSources, *, is_single: bool) -> Html:
     texts = ["The whole answer"] if is_single else [f"Item {item.item}"]
     texts += [write_label(part) for part in (item.group, item.column) if part is not None]
     count = len(item.labels)
-    return escape(f"{', '.join(texts)}: {count:,} row{'' if count == 1 else 's'}")
+    return escape(f"{', '.join(texts)}: {counted(count, 'row')}")
 
 
 def _rest_of(item: ItemSources, shown: int) -> list[Html]:
     parts: list[Html] = []
     rest = len(item.positions) - shown
     if rest > 0:
-        parts.append(note(f"... {rest:,} more row{'s' if rest > 1 else ''}"))
+        parts.append(note(f"... {counted(rest, 'more row')}"))
     if item.general:
-        text = f"{item.general:,} more rows were named in bulk: they are no evidence."
-        parts.append(note(text))
+        rows = counted(item.general, "more row")
+        parts.append(note(f"Named in bulk, which is no evidence: {rows}."))
     return parts
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.html import (
     CELL_CHARACTERS,
     Html,
@@ -171,7 +172,7 @@ def _frame_answer(frame: pd.DataFrame, rows: int) -> Html:
     rest = len(frame) - rows
     if rest <= 0:
         return shown
-    return join([shown, note(f"... {rest:,} more row{'s' if rest > 1 else ''}")])
+    return join([shown, note(f"... {counted(rest, 'more row')}")])
 
 
 def note(*content: str) -> Html:
@@ -262,4 +263,4 @@ def _with_rest(shown: Html, total: int, name: str) -> Html:
     rest = total - MOST_ITEMS
     if rest <= 0:
         return shown
-    return join([shown, note(f"... {rest:,} more {name}{'s' if rest > 1 else ''}")])
+    return join([shown, note(f"... {counted(rest, f'more {name}')}")])

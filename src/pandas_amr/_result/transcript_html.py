@@ -36,7 +36,7 @@ RULES = """
 .amr .amr-step.amr-said { border-color: var(--amr-accent); }
 .amr .amr-step.amr-ran { border-color: var(--amr-warn); }
 .amr .amr-step.amr-wrong { border-color: var(--amr-bad); }
-.amr .amr-step .amr-who { font-weight: 600; margin-inline-end: 8px; }
+.amr .amr-step .amr-who { font-weight: 600; margin-inline-end: 4px; }
 .amr .amr-within { margin-inline-start: 18px; }
 """
 CLASSES: Mapping[str, str] = {
@@ -117,7 +117,8 @@ def _step(step: Step) -> Html:
     """Write one step: who speaks, its figures, and its text if contents are kept."""
     who = element("span", describe_speaker(step), class_="amr-who")
     figures = element("span", ", ".join(describe_figures(step)), class_="amr-muted")
-    parts = [element("p", who, figures)]
+    # A space: pages may take the stylesheet away, as JupyterLab does of notebooks not trusted.
+    parts = [element("p", who, " ", figures)]
     text = step.text if step.code is None else step.code
     if text:
         block = text_block(text)

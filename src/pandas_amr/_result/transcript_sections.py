@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.usage import format_money
 from pandas_amr._result.transcript_page import Section
 from pandas_amr._units.profile import shorten_text
@@ -46,9 +47,11 @@ def _describe_limits(transcript: NodeTranscript, found: Sequence[Conversation]) 
     notes: list[str] = []
     if len(found) > MOST_CONVERSATIONS:
         notes.append(f"The first {MOST_CONVERSATIONS} of {len(found)} conversations are shown.")
-    for count, what in ((transcript.dropped, "conversations"), (transcript.cut, "characters")):
+    for count, what in ((transcript.dropped, "conversation"), (transcript.cut, "character")):
         if count:
-            notes.append(f"{count:,} {what} are left out: the transcript of the run is full.")
+            notes.append(
+                f"Left out, since the transcript of the run is full: {counted(count, what)}."
+            )
     return notes
 
 

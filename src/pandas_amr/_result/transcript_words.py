@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.counts import counted
 from pandas_amr._records.transcript import ABOUT_NO_UNIT, Conversation, Step
 from pandas_amr._records.usage import Usage, describe_spend
 
@@ -44,8 +45,7 @@ def describe_purpose(conversation: Conversation, labels: Mapping[int, str]) -> s
 
 def describe_nested(conversation: Conversation) -> str:
     """Say what a conversation is for that code has begun."""
-    texts = len(conversation.purpose.asked_units)
-    what = f"{texts} text{'s' if texts != 1 else ''}"
+    what = counted(len(conversation.purpose.asked_units), "text")
     return f"Repair of {what} of ask()" if conversation.purpose.is_repair else f"ask() about {what}"
 
 
@@ -56,7 +56,7 @@ def name_rows(positions: Sequence[int], labels: Mapping[int, str]) -> str:
     if len(positions) == 1:
         return f"row {names[0]}"
     shown = ", ".join(names) + (f" and {more} more" if more else "")
-    return f"{len(positions)} rows: {shown}"
+    return f"{counted(len(positions), 'row')}: {shown}"
 
 
 def _name(position: int, labels: Mapping[int, str]) -> str:
@@ -70,7 +70,7 @@ def describe_outcome(conversation: Conversation, labels: Mapping[int, str]) -> l
         return ["It did not come to an answer."]
     lines: list[str] = []
     if purpose.kind == "map" and not purpose.piece and (accepted or not conversation.problems):
-        lines.append(f"{accepted} finding{'s' if accepted != 1 else ''} accepted")
+        lines.append(f"{counted(accepted, 'finding')} accepted")
     elif accepted:
         lines.append("accepted")
     for position, problem in conversation.problems:
@@ -92,7 +92,7 @@ def describe_figures(step: Step) -> list[str]:
     """Return the figures of a step: its length, what it took, how it ended."""
     figures: list[str] = []
     if step.characters or step.usage is None:  # an agent that calls tools may say nothing
-        figures.append(f"{step.characters:,} character{'s' if step.characters != 1 else ''}")
+        figures.append(counted(step.characters, "character"))
     if step.usage is not None:
         figures += describe_usage(step.usage)
     if step.finish not in FINISHED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pandas_amr._context.progress_view import Ending
+from pandas_amr._records.counts import counted
 from pandas_amr._units.profile import shorten_text
 from pandas_amr.errors import (
     BudgetExceeded,
@@ -47,7 +48,7 @@ def describe_end(result: Result | None, progress: Progress) -> Ending:
     rows = _count_failed_rows(result)
     title = "done, with failures" if rows else "done, but the reduce failed"
     # The last stage of a recipe, whose progress this is, may have failed at none.
-    reason = f"{rows} rows failed" if rows and not progress.failed else ""
+    reason = f"{counted(rows, 'row')} failed" if rows and not progress.failed else ""
     return Ending("partial", title, reason, is_complete=True, is_told=is_told)
 
 

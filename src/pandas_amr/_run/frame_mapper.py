@@ -38,6 +38,7 @@ from pandas_amr._run.run import run_of
 from pandas_amr._types.arrow import is_mixed
 from pandas_amr._types.spark import add_arrow_fields, find_spark_schema
 from pandas_amr._units.arrow_tables import frame_of_part
+from pandas_amr._units.other_libraries import describe_parts
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import is_client
 from pandas_amr.tools import as_tools
@@ -58,12 +59,6 @@ OF_THE_DRIVER = frozenset(
     {"max_parallelism", "progress", "budget", "journal", "lease", "on_event", "telemetry", "trace"}
 )
 PANDAS_METADATA = b"pandas"
-# What the frames of engines are mapped by, by the package of their class.
-WAYS = {
-    "dask": "ddf.map_partitions(mapper, meta=mapper.meta(ddf._meta))",
-    "pyspark": "sdf.mapInArrow(mapper.batches, mapper.spark_schema(sdf))",
-    "ray": 'dataset.map_batches(mapper, batch_format="pyarrow")',
-}
 
 
 @public
@@ -383,8 +378,8 @@ def _check_rows(given: object) -> None:
     """
     if isinstance(given, pd.DataFrame | pa.RecordBatch | pa.Table):
         return
-    package = type(given).__module__.partition(".")[0]
-    advice = f" For this one: {WAYS[package]}." if package in WAYS else ""
+    parts = describe_parts(given)
+    advice = f" For this one: {parts}." if parts else ""
     if isinstance(given, pd.Series):
         advice = " Did you mean series.to_frame()?"
     elif isinstance(given, Iterator | list | tuple | pa.RecordBatchReader):

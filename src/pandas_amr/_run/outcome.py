@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.inputs import no_nodes
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED
+from pandas_amr._records.counts import counted_of
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
@@ -138,8 +139,8 @@ def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
         assert state.findings is not None
         asked = rows - state.findings.rows_with(SKIPPED)
         return (
-            f"The verification failed in part: {failed} of {asked} rows have no second finding, "
-            "and are not compared."
+            f"The verification failed in part: {counted_of(failed, asked, 'row')} have no second "
+            "finding, and are not compared."
         )
     return describe_failed_rows(spec, failed, rows)
 
@@ -150,14 +151,14 @@ def describe_failed_rows(spec: Spec, failed: int, rows: int) -> str:
     if verb in {"map", "filter"}:
         fate = "<NA>" if verb == "map" else "kept"
         return (
-            f"{failed} of {rows} units failed; they are {fate}, "
+            f"{counted_of(failed, rows, 'unit')} failed; they are {fate}, "
             "and listed in amr.result_of(frame).failures."
         )
     if verb == "map_reduce" and spec.reduce_kind in AGGREGATES:
         least = "at least " if len(spec.job.names) > 1 else ""
         return (
-            f"The answer rests on {least}{rows - failed} of {rows} rows: "
-            f"{failed} failed, and are listed in result.failures."
+            f"The answer rests on {least}{counted_of(rows - failed, rows, 'row')}: "
+            f"{failed:,} failed, and are listed in result.failures."
         )
     return ""
 

@@ -33,6 +33,7 @@ from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.counts import counted_of
 from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._reduce.direct import answer_directly
 from pandas_amr._reduce.failures import ReduceFailures
@@ -407,7 +408,7 @@ class Pipeline:
         journal = self.services.journal
         place = "and there is no journal" if journal is None else f"the journal is {journal.path}"
         of = len(self.spec.job.frame)
-        message = f"{rows} of {of} rows would be asked about, {place}. {OFFLINE}"
+        message = f"{counted_of(rows, of, 'row')} would be asked about, {place}. {OFFLINE}"
         raise ModelOffline(message, rows=rows)
 
     async def _confirm(self, units: Units, stage: MapStage | None) -> None:
@@ -493,7 +494,7 @@ class Pipeline:
         if not isinstance(error, ModelUnavailable) or findings is None:
             return
         done, rows = findings.rows_with(*FOUND), len(findings.units)
-        error.args = (f"{error} {done} of {rows} rows are done.",)
+        error.args = (f"{error} {counted_of(done, rows, 'row')} are done.",)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""
@@ -579,7 +580,7 @@ class Pipeline:
         failed = len({failure.position for failure in state.failures})
         has_nothing = len(state.failures) == (rows - empty) * len(job.names)
         first = state.sorted_failures(job.names)[0]
-        what = "No unit succeeded" if has_nothing else f"{failed} of {rows} units failed"
+        what = "No unit succeeded" if has_nothing else f"{counted_of(failed, rows, 'unit')} failed"
         raise MapFailed(f"{what}; the first, row {first.position}: {first.reason} ({first.who})")
 
 

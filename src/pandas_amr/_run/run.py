@@ -25,6 +25,7 @@ from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import find_caller, is_awaited, use_caller
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
@@ -389,10 +390,11 @@ class Run(Generic[Given]):
         """Say how many rows have a finding, and where it is kept."""
         if isinstance(self._partial, StreamedResult):
             parts, rows = len(self._partial.parts), self._partial.rows
-            return f"{parts} parts with {rows} rows are written; run it again to go on."
+            written = f"{counted(parts, 'part')} with {counted(rows, 'row')}"
+            return f"{written} are written; run it again to go on."
         status = None if self._partial is None else self._partial.status
         found = 0 if status is None else int(have_findings(status).sum())
-        count = f"{found} of {self._rows} rows"
+        count = counted_of(found, self._rows, "row")
         if self._journaled:
             return f"{count} kept in the journal; run it again to go on."
         if not found:
@@ -530,11 +532,11 @@ async def _carry_out(
 def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
     rows = execution.count_rows()
-    if execution.override is not None:
-        return len(job.frame), f"override in {rows} rows"
     if rows is None:
         return 0, job.verb
-    return rows, f"{job.verb} of {rows} rows"
+    if execution.override is not None:
+        return len(job.frame), f"override in {counted(rows, 'row')}"
+    return rows, f"{job.verb} of {counted(rows, 'row')}"
 
 
 def _open_journal(spec: Spec) -> Journal | None:

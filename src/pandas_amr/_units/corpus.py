@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pandas_amr._records.callers import warn_caller
+from pandas_amr._records.counts import counted_of
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._records.tracebacks import user_traceback
@@ -249,4 +250,4 @@ def _describe_left_out(frame: pd.DataFrame) -> str:
     if len(left_out) > SHOWN_PATHS:
         shown += " ..."
     total = len(left_out) + len(frame)
-    return f"{len(left_out)} of {total} files were left out: {shown}"
+    return f"{counted_of(len(left_out), total, 'file')} were left out: {shown}"

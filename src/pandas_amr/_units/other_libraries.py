@@ -25,17 +25,14 @@ class _Library:
 
 
 SPARK_CALL = "mapInArrow(mapper.batches, mapper.spark_schema(x))"
+DASK_CALL = "map_partitions(mapper, meta=mapper.meta(x._meta))"
 # By the package in which the class of a frame is defined.
 LIBRARIES = {
     "pyspark": _Library("Spark", ("toPandas", "to_pandas"), SPARK_CALL),
     "databricks.koalas": _Library("Spark", ("toPandas", "to_pandas"), SPARK_CALL),
-    "dask": _Library("Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"),
-    "dask_expr": _Library(
-        "Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"
-    ),
-    "dask_cudf": _Library(
-        "Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"
-    ),
+    "dask": _Library("Dask", ("compute",), DASK_CALL),
+    "dask_expr": _Library("Dask", ("compute",), DASK_CALL),
+    "dask_cudf": _Library("Dask", ("compute",), DASK_CALL),
     "distributed": _Library("Dask", ("result",)),
     "modin": _Library("Modin", ("modin.to_pandas", "_to_pandas")),
     "ray": _Library("Ray", ("to_pandas",), "map_batches(mapper, batch_format='pyarrow')"),
@@ -57,18 +54,32 @@ def refuse_other_library(data: object) -> None:
     Raises:
         UsageError: it is one; the message says how to go on.
     """
+    library = _find_library(data)
+    if library is not None:
+        raise UsageError(_write_refusal(library, data))
+
+
+def describe_parts(data: object) -> str:
+    """Say how a mapper runs on the parts of another library's frame ``x``; empty if unknown."""
+    library = _find_library(data)
+    return f"x.{library.parts}" if library is not None and library.parts else ""
+
+
+def _find_library(data: object) -> _Library | None:
     for kind in type(data).__mro__:
         for package, library in LIBRARIES.items():
             if f"{kind.__module__}.".startswith(f"{package}."):
-                raise UsageError(_write_refusal(library, data))
+                return library
+    return None
 
 
 def _write_refusal(library: _Library, data: object) -> str:
     name = type(data).__name__
     method = _first_method(data, library.methods) or library.methods[0]
     ways = f"pass x.{method}() if it fits into memory"
-    if library.parts:
-        ways += f", or map each part by amr.mapper(...): x.{library.parts}"
+    parts = describe_parts(data)
+    if parts:
+        ways += f", or map each part by amr.mapper(...): {parts}"
     return f"This is a {name} of {library.name}, which is not collected here: {ways}."
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_amr._records.counts import counted
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.cells import cell, make_json_keys, make_reader_keys, to_json_line
 from pandas_amr._units.rows import combine_chunks, find_range
@@ -61,7 +62,10 @@ class Units:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"<Units {len(self)} rows, {len(self.asked)} asked, {int(self.tokens.sum())} tokens>"
+        return (
+            f"<Units {counted(len(self), 'row')}, {len(self.asked):,} asked, "
+            f"{counted(int(self.tokens.sum()), 'token')}>"
+        )
 
     @property
     def unredacted(self) -> Units:

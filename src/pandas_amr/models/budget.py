@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.counts import noun_for
 from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.trace import add_to_call, record_wait
 from pandas_amr._records.usage import NO_USAGE, Budget, Ledger, Usage
@@ -67,7 +68,8 @@ class BudgetTracker:
             ("money", total.money, budget.money),
         ):
             if limit is not None and spent is not None and spent > limit:
-                return f"The budget of {limit:g} {name} is used up."
+                amount = f"{limit:g} {noun_for(limit, name.removesuffix('s'), name)}"
+                return f"The budget of {amount} is used up."
         return None
 
     def settle(self, estimate: Usage) -> None:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.counts import noun_for
 from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import BudgetExceeded
 from pandas_amr.models.budget import BudgetTracker
@@ -118,9 +119,9 @@ class SharedBudgetTracker(BudgetTracker):
             ("money", others.money, self._told.money, own.money, limits.money),
         ):
             if spent - told + more > limit:
+                amount = f"{limit:g} {noun_for(limit, name.removesuffix('s'), name)}"
                 message = (
-                    f"The budget of {limit:g} {name} that runs share as {self.budget.shared!r} is "
-                    "used up."
+                    f"The budget of {amount} that runs share as {self.budget.shared!r} is used up."
                 )
                 raise BudgetExceeded(message, self.ledger.total)
 

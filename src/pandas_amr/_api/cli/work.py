@@ -15,6 +15,7 @@ from pandas_amr._api.cli.answer import (
 )
 from pandas_amr._api.cli.exits import FAILED, PARTIAL, Signalled
 from pandas_amr._api.cli.files import write_frame
+from pandas_amr._records.counts import counted_of
 from pandas_amr._records.log import LOGGER
 from pandas_amr._result.recent import result_of
 from pandas_amr.errors import RunStopped
@@ -105,7 +106,7 @@ def _log_status(request: Request, result: Result, status: int) -> None:
         return
     counts = count_rows(result)
     kept = _describe_kept(request, counts.found)
-    what = f"{counts.found} of {counts.rows} rows have a finding"
+    what = f"{counted_of(counts.found, counts.rows, 'row')} have a finding"
     if status == PARTIAL:
         LOGGER.warning("Partial: %s; %s.", what, kept)
         return
@@ -129,7 +130,7 @@ def _rescue(request: Request, partial: Result | None) -> bool:
     if partial is None:
         return False
     counts = count_rows(partial)
-    what = f"{counts.found} of {counts.rows} rows were found"
+    what = f"{counted_of(counts.found, counts.rows, 'row')} were found"
     if request.journal is not None:
         LOGGER.warning("%s and are kept in the journal; %s.", what, AGAIN)
         return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.parts import ResultOfParts
@@ -80,8 +81,9 @@ class DaskResult(ResultOfParts[Output, Kind]):
     def __repr__(self) -> str:
         rows = self.starts[-1]
         failed = 0 if self.status is None else int((self.status["status"] == "failed").sum())
-        shown = [f"{rows - failed} of {rows} rows in {len(self.starts) - 1} partitions"]
-        shown += [f"{self.total.calls} calls", describe_spend(self.total)]
+        partitions = counted(len(self.starts) - 1, "partition")
+        shown = [f"{counted_of(rows - failed, rows, 'row')} in {partitions}"]
+        shown += [counted(self.total.calls, "call"), describe_spend(self.total)]
         shown += [f"{failed} failed"] if failed else []
         shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []
         return f"<Result {', '.join(filter(None, shown))}>"
