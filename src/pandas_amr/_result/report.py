@@ -67,6 +67,7 @@ body { margin: 0; background: var(--amr-back, #ffffff); }
 .amr .amr-tools input { font: inherit; color: inherit; background: var(--amr-back);
   border: 1px solid var(--amr-line); border-radius: 4px; padding: 4px 8px; width: 20em;
   max-width: 100%; }
+.amr [hidden] { display: none; } /* what "all: revert" takes back, too */
 .amr #amr-rows .amr-scroll { max-height: 80vh; overflow-y: auto; }
 .amr #amr-rows thead th { position: sticky; top: 0; cursor: pointer; }
 .amr #amr-rows thead th[aria-sort=ascending]::after { content: " ▲"; }
