@@ -247,6 +247,7 @@ def test_a_budget_used_up_inside_a_row_s_pipeline_ends_the_whole_run():
     assert len(result.failures) == 0
 
 
+@pytest.mark.long
 @once
 def test_an_interrupted_recipe_leaves_what_its_stages_found(tmp_path):
     """Ctrl-C in the second stage: the first one's findings are in the exception's partial."""

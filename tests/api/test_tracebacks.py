@@ -262,6 +262,7 @@ class Big:
 
 
 @pytest.mark.parametrize("what", ["a wrong key", "a failed unit", "a reducer"])
+@pytest.mark.sampled(3)
 def test_an_error_that_is_let_go_of_keeps_no_frame_alive(what, lm, refused):
     calls = MISTAKES | {
         "a reducer": lambda lm, refused: DF.amr.map_reduce(reduce=bad_reducer, lm=lm, **MAPPED),
@@ -404,10 +405,10 @@ finally:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("journaled", [True, False])
-@pytest.mark.sampled(4)
 def test_ctrl_c_says_how_many_rows_are_kept_and_how_to_go_on(times, journaled, tmp_path):
     where = str(tmp_path / "journal.sqlite") if journaled else "off"
     done = subprocess.run(

@@ -646,11 +646,11 @@ def test_the_log_is_as_it_was_after_a_command(run):
 # Signals, in a process of its own
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "status", "journal"),
     [(signal.SIGTERM, 143, "journal.db"), (signal.SIGINT, 130, "off")],
 )
-@pytest.mark.sampled(2)
 def test_a_signal_keeps_or_writes_what_was_found_and_says_how_to_go_on(number, status, journal, folder):
     async def hold(request: Any) -> Any:
         if request.number == 2:

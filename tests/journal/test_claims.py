@@ -120,6 +120,7 @@ def once_both_run(path, script=scripted):
 # Processes
 
 
+@pytest.mark.long
 @once
 @pytest.mark.parametrize(
     "orders",

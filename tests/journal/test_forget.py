@@ -505,9 +505,9 @@ print(len(result.failures), [str(warning) for warning in result.warnings])
 """
 
 
+@pytest.mark.long
 @once
 @pytest.mark.parametrize("is_killed", [False, True], ids=["lives", "killed"])
-@pytest.mark.sampled(2)
 def test_the_run_of_another_process_is_heeded_while_it_lives(path, is_killed):
     frame = pd.DataFrame({"name": [SECRET, "other"], "text": ["says", "nothing"]})
     asked, go_on = threading.Event(), threading.Event()

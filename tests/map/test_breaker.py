@@ -156,7 +156,7 @@ SERVED = {
 
 
 @pytest.mark.parametrize(("script", "found"), SERVED.values(), ids=SERVED.keys())
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 def test_a_run_in_which_some_rows_succeed_takes_what_it_takes_without_a_breaker(script, found):
     watched, requests = run(rows(100), script)
     unwatched, requests_unwatched = run(rows(100), script, plan=NEVER)

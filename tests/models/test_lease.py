@@ -279,6 +279,7 @@ def test_real_processes_share_a_limit_and_read_each_row_once(how):
         assert server.refused <= (50 if how != "unknown" else 150)
 
 
+@pytest.mark.long
 def test_what_a_killed_process_had_is_free_for_the_others(leases):
     """Its parent does not ask for its status: it is a zombie, whose number still exists."""
     is_killed = threading.Event()
@@ -495,12 +496,12 @@ def test_a_word_in_the_environment_is_no_folder(monkeypatch, refusing):
 # Budgets
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "budget",
     [{"calls": 60}, {"tokens": 3000}, {"money": 3000 / 1e6}],
     ids=["calls", "tokens", "money"],
 )
-@pytest.mark.sampled(3)
 def test_processes_together_spend_no_more_than_a_shared_budget(budget):
     """As for one run: no more than the budget, and the error of the estimates of what was in flight."""
     with ScriptedServer(provider, latency_s=0.005) as server:

@@ -34,7 +34,7 @@ ONE_BY_ONE = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "p
 
 @pytest.mark.parametrize("what", ["requests", "tokens"])
 @pytest.mark.parametrize("headers", [True, False], ids=["headers", "no headers"])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_a_limit_that_is_not_told_is_found_and_kept_and_all_rows_come_back(what, headers):
     """Ten times as fast as benchmarks/rate_limits.py, which measures the makespan too."""
     told = {"rpm": 12_000} if what == "requests" else {"tpm": 12_000 * 139}

@@ -400,7 +400,7 @@ def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
             assert all(f'"{name}": {json.dumps(value)}' in request.user for request in asked[:1])
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 7), pytest.param((2, 3, 4, 5, 6), marks=pytest.mark.long)], ids=str)
+@pytest.mark.parametrize("sizes", [(0, 7), pytest.param((1, 2, 3, 4, 5, 6), marks=pytest.mark.long)], ids=str)
 def test_the_planner_never_overrides_any_subset_of_the_arguments(sizes):
     """All 128 subsets of the arguments, by their sizes; what is not given, the planner decides."""
     names = list(GIVEN)

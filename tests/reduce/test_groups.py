@@ -283,6 +283,7 @@ def test_explain_says_whether_it_takes_a_group():
         written(df, "shop").explain(group="z")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "values",
     [
@@ -294,7 +295,6 @@ def test_explain_says_whether_it_takes_a_group():
     ],
     ids=lambda values: str(values.categories.dtype),
 )
-@pytest.mark.sampled(5)
 def test_categories_of_any_kind_are_saved_as_they_are_and_read_in_another_process(tmp_path, values):
     df = texts(3).assign(kind=values)
     written(df, "kind", reduce={"n": "sum"}).save(tmp_path)

@@ -46,6 +46,7 @@ def run(frame, script=provider, *, journal=False, lm=None, **options):
 
 
 @pytest.mark.parametrize("window", [3000, 6000, 12000])
+@pytest.mark.sampled(3)
 def test_no_request_is_larger_than_the_window_that_the_plan_gives(window):
     _, _, reduces = run(rows(1500), plan={"context_window": window}, lm={"token_counter": words})
     assert len(reduces) > 1

@@ -181,6 +181,7 @@ SCALED: dict[str, tuple[int, dict[str, Any], list[int], bool]] = {
 
 
 @pytest.mark.parametrize("kind", SCALED)
+@pytest.mark.sampled(2)
 def test_before_a_run_of_many_shards_the_graph_is_counted_or_scaled_up(kind):
     rows, plan, sizes, about = SCALED[kind]
     frame = pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})

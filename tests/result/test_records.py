@@ -375,6 +375,7 @@ def test_a_class_of_a_function_has_to_be_said_when_the_result_is_loaded(tmp_path
         amr.load(tmp_path / "saved", finding=AllOptional)
 
 
+@pytest.mark.long
 def test_a_type_that_another_process_does_not_have_is_one_clear_error(tmp_path):
     _run(Place, {"city": "Oslo", "since": None}).save(tmp_path / "saved")
     script = f"import pandas_amr as amr; result = amr.load({str(tmp_path / 'saved')!r}); print(len(result.findings)); result.records"

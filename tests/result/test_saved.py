@@ -806,6 +806,7 @@ def test_a_folder_that_cannot_be_read_is_told(result, tmp_path):
         amr.load(tmp_path / "x")
 
 
+@pytest.mark.long
 def test_what_is_saved_is_read_in_another_process(result, tmp_path):
     frame = pd.DataFrame({"x": [(1, dt.date(2026, 1, 1))], "p": pd.period_range("2026", periods=1, freq="M")})
     dataclasses.replace(result, frame=frame, output={Decimal("1.0"): {2}}).save(tmp_path)

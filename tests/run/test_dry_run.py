@@ -429,6 +429,7 @@ LARGE: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "shape", [*(["a static tree"]), *[pytest.param(name, marks=pytest.mark.long) for name in list(LARGE)[1:]]]
 )

@@ -125,6 +125,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("end", "progress"),
     [
@@ -136,7 +137,6 @@ os._exit(0)
         pytest.param("a pipe that nobody reads", None, marks=pytest.mark.long),
     ],
 )
-@pytest.mark.sampled(4)
 def test_a_process_whose_errors_nobody_reads_has_its_findings(end, progress):
     done = run_python(WATCHED, end, progress)
     assert done.stdout.strip() == "15", done.stderr
@@ -205,6 +205,7 @@ print(records.batches())
     assert "This run keeps no journal. There is no cache folder" in done.stderr
 
 
+@pytest.mark.long
 def test_vocabularies_that_have_no_folder_leave_none_behind(tmp_path):
     code = "from pandas_amr._records.tokens import counter_for; print(counter_for('gpt-4o')('two words'))"
     done = run_python(code, HOME="/proc/nobody", XDG_CACHE_HOME="/proc/nobody", TMPDIR=tmp_path)

@@ -410,8 +410,8 @@ with ScriptedServer(script) as server:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("set_up", "lines"), [("not configured", [0, 1]), ("configured", [1, 1])])
-@pytest.mark.sampled(2)
 def test_without_a_reader_of_the_log_stderr_has_once_what_went_wrong(set_up, lines):
     done = run_python(STDERR, set_up)
     assert done.returncode == 0, done.stderr

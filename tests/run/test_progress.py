@@ -287,6 +287,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.long
 def test_an_interrupt_closes_the_bar_before_it_is_raised():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=100)
     assert done.stdout.split() == ["cancelled", "0", "True"], done.stderr

@@ -288,6 +288,7 @@ print(result.total.calls, list(result.frame["themes"].iloc[0]))
 """
 
 
+@pytest.mark.long
 def test_a_set_has_one_order_whatever_the_hash_seed(tmp_path):
     themes = ["price", "speed", "taste", "size", "smell"]
 

@@ -130,6 +130,7 @@ def test_ctrl_c_cancels_and_raises_and_the_next_call_works():
     assert done.stderr == ""
 
 
+@pytest.mark.long
 @once
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_at_any_moment_of_a_calls_beginning_leaves_no_run_that_goes_on():

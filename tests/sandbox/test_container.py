@@ -82,6 +82,7 @@ def test_the_process_is_killed_with_what_it_began():
     assert ends(pid)
 
 
+@pytest.mark.long
 def test_a_signal_is_told_as_one_where_the_command_tells_it_by_its_status():
     sandbox = ContainerSandbox(["sh", "-c", '"$@"; exit $?', "sh", *WORKER])
     killed, status = in_session(

@@ -61,6 +61,7 @@ async def answering(asked):
 # The host waits for nobody
 
 
+@pytest.mark.long
 def test_code_that_ignores_the_interrupt_and_asks_for_ever_is_ended():
     stubborn = (
         "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"

@@ -66,8 +66,8 @@ def test_every_way_of_not_answering_is_a_failure_with_its_reason(answer, reason)
         DF.amr.map("Read.", lm=server.lm(max_tries=1), errors="raise")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make_server", [lambda: ScriptedServer(lambda request: None), lambda: Play(lambda asked: [])])
-@pytest.mark.sampled(2)
 def test_a_server_closes_the_connections_that_come_while_it_stops(make_server):
     for _ in range(5):
         with make_server() as server:

@@ -214,6 +214,7 @@ def test_a_list_of_tools_is_read_to_its_last_page(tmp_path):
         assert told_by(tools, Call("d", {})) == ["d"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
@@ -223,7 +224,6 @@ def test_a_list_of_tools_is_read_to_its_last_page(tmp_path):
         ("broken", "cannot be reached: MCPError"),
     ],
 )
-@pytest.mark.sampled(4)
 def test_a_list_of_tools_without_an_end_is_told(tmp_path, kind, why):
     with pytest.raises(amr.UsageError, match=why):
         amr.mcp_tools(paged(tmp_path, kind))
@@ -344,6 +344,7 @@ def test_the_bound_of_an_answer_is_the_one_of_its_tool(parts, tmp_path):
         amr.mcp_tools(["no such command"], max_result_chars=7)
 
 
+@pytest.mark.long
 def test_an_error_with_a_resource_is_told_with_its_text(parts):
     (said,) = told_by(parts, Call("get", {"what": "failed"}))
     assert "no disk" in said
