@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import os
 import signal
 import sys
@@ -85,12 +84,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             seen[test] += 1
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
-
-
-def pytest_collection_finish() -> None:
-    """Leave what was imported and collected out of Python's collections of garbage: it stays to the end."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
