@@ -97,6 +97,8 @@ class Places(pd.DataFrame):
         return Places
 
 
+# The first pandas 2.2 warns of what it does itself with any subclass.
+@pytest.mark.filterwarnings("ignore:Passing a BlockManager:DeprecationWarning")
 def test_what_a_subclass_of_a_frame_keeps_is_kept_and_changing_it_leaves_the_old_one_alone():
     df = Places({"text": ["row 1"]})
     df.system, df.attrs["sources"] = "EPSG:4326", ["here"]
