@@ -376,3 +376,11 @@ def test_choices_can_have_a_description_which_the_model_reads():
     for described in ((["low"], None), ([], "none")):
         with pytest.raises(amr.UsageError, match=r"finding\['kind'\] takes a type"):
             df.amr.map("How urgent?", finding={"kind": described}, lm="m")
+
+
+def test_choices_have_the_order_of_their_own_call_whatever_order_another_call_gave_them():
+    df = pd.DataFrame({"text": ["row 1"]})
+    for order in (["odd", "even"], ["even", "odd"]):
+        for kind in (order, (order, "Which?"), Literal[tuple(order)]):
+            found = df.amr.map(lambda shard: [{"word": "odd"}] * len(shard), finding={"word": kind})
+            assert found["word"].cat.categories.tolist() == order

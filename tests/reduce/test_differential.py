@@ -381,7 +381,8 @@ def _row_of(output: pd.DataFrame, key: tuple[Any, ...]) -> pd.Series:
     for place, label in enumerate(output.index):
         labels = label if isinstance(label, tuple) else (label,)
         if all(same(one, other) for one, other in zip(labels, key, strict=True)):
-            return output.iloc[place]
+            # Not by its row at once: pandas would make floats of whole numbers beside fractions.
+            return pd.Series([output.iloc[place, column] for column in range(output.shape[1])], output.columns, object)
     raise AssertionError(f"there is no group {key}: {list(output.index)}")
 
 

@@ -50,7 +50,11 @@ T = typing.TypeVar("T")
 
 def cache_by_type(function: Callable[[Any], T]) -> Callable[[Any], T]:
     """Cache what a function returns for a type: types are few, and looked up once per value."""
-    cached = functools.lru_cache(maxsize=1024)(function)
+
+    @functools.lru_cache(maxsize=1024)
+    def cached(kind: object, parts: tuple[Any, ...]) -> T:
+        del parts  # tell types apart that are equal
+        return function(kind)
 
     @functools.wraps(function)
     def look_up(kind: object) -> T:
@@ -58,9 +62,14 @@ def cache_by_type(function: Callable[[Any], T]) -> Callable[[Any], T]:
             hash(kind)
         except TypeError:  # such as an annotation that holds a list
             return function(kind)
-        return cached(kind)
+        return cached(kind, _parts_of(kind))
 
     return look_up
+
+
+def _parts_of(kind: object) -> tuple[Any, ...]:
+    """Return the parts of a type in their order: a ``Literal`` equals one in another order."""
+    return tuple((part, _parts_of(part)) for part in typing.get_args(kind))
 
 
 @cache_by_type
