@@ -786,6 +786,7 @@ def test_the_check_below_finds_what_it_looks_for(code):
     assert readings(ast.parse(code))
 
 
+@pytest.mark.long
 def test_no_code_looks_into_the_user_s_task():
     """Wherever a name or an attribute holds it, it is passed on: to a prompt, a plan, the journal."""
     modules = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}

@@ -453,6 +453,7 @@ for data in pickle.load(open(sys.argv[1], "rb")):
 """
 
 
+@pytest.mark.long
 def test_pickle_a_plan_means_the_same_in_another_process(tmp_path):
     plans = [amr.Plan(map_instruction="Which?", finding=kind) for kind in KINDS.values()] * len(WAYS)
     ways = [way for way in WAYS for _ in KINDS]

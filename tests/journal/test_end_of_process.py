@@ -24,9 +24,9 @@ pd.DataFrame({"text": ["a", "bb"]}).amr.map(count, finding={"n": int}, journal=b
 ENDS = {"its last line": "", "an exit code": "sys.exit(3)", "an error": "raise KeyError('x')"}
 
 
+@pytest.mark.long
 @once
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.sampled(3)
 def test_the_file_alone_holds_what_was_found_whatever_way_the_process_ends(end, tmp_path):
     run_python(SCRIPT + ENDS[end], tmp_path / "journal.db")
     assert [path.name for path in tmp_path.iterdir()] == ["journal.db"]

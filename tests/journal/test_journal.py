@@ -731,7 +731,7 @@ def test_a_file_whose_tables_are_not_a_journal_s_is_set_aside_too(path, change):
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_nothing_wrong_is_read_back_from_a_file_with_corrupted_pages(path, seed):
     run(rows(0, 400), path)
     forget_what_is_open()

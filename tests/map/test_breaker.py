@@ -174,6 +174,7 @@ def test_less_than_three_shards_run_to_their_end(count):
     assert statuses(result) == {"failed": count}
 
 
+@pytest.mark.long
 def test_none_never_gives_up():
     result, requests = run(rows(60), other_fields, plan=NEVER)
     assert (requests, result.stopped, statuses(result)) == (234, None, {"failed": 60})

@@ -347,7 +347,7 @@ FATES = {
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 @pytest.mark.parametrize(("kind", "at_once"), WAYS)
 @pytest.mark.parametrize("fate", FATES)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 def test_a_budget_counts_answers_of_no_use_too(fate, kind, at_once):
     """Whatever comes of an answer, it is paid for; what is sent once the budget is used up is nothing."""
     script = FATES[fate]

@@ -41,6 +41,7 @@ def test_the_main_job_runs_with_no_key_and_no_network():
     assert result.total.input_tokens > 0
 
 
+@pytest.mark.long
 @pytest.mark.local
 @needs_model
 def test_a_map_alone_is_carried_out_within_what_the_small_model_can_do():

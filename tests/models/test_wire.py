@@ -248,6 +248,7 @@ def test_the_largest_enums_are_words_where_there_are_too_many_choices():
     assert wire.strict
 
 
+@pytest.mark.long
 def test_more_properties_than_a_server_takes_are_asked_for_in_words():
     wire = make_wire(stored_schema(record_type("F", {f"f{n}": int for n in range(5001)})))
     assert not wire.strict
@@ -677,6 +678,7 @@ def test_servers_without_schemas_are_not_asked_for_one(host):
     assert form != "json_object" or "JSON" in str(asked["messages"])
 
 
+@pytest.mark.long
 def test_what_is_beyond_the_limits_is_asked_as_a_json_object():
     fields = {f"field_{n}": int for n in range(5001)}
     with ScriptedServer(lambda request: answer(request, lambda unit: dict.fromkeys(fields, 1))) as server:

@@ -255,6 +255,7 @@ def written(df, by, **options):
         return df.amr.map_reduce(by=by, **options)
 
 
+@pytest.mark.long
 def test_explain_knows_the_group_without_a_key_and_groups_of_several_keys_saved_or_not(tmp_path):
     df = texts(6).assign(
         shop=["a", "b", None] * 2,

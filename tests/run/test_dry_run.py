@@ -446,6 +446,7 @@ def test_of_many_shards_or_groups_some_are_run_dry_and_scaled(shape):
         assert estimate.tree == tuple(level["nodes"] for level in result.graph().levels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "calls"),
     [

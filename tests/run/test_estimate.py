@@ -169,6 +169,7 @@ def test_an_adaptive_tree_s_calls_are_near():
     assert estimate.tokens == pytest.approx(result.total.tokens, rel=0.15)
 
 
+@pytest.mark.long
 def test_a_model_of_one_row_a_request_is_estimated_too():
     small = Abilities(tools=False, planning=False, units_per_request=1)
     with ScriptedServer(provider) as server:

@@ -141,7 +141,7 @@ def raising_later(name: str):
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("function", [raising, raising_later])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_whatever_a_reducer_raises_stands_as_the_cause_of_what_stops_the_run(name, function, errors):
     with ScriptedServer(truth) as server:
         call = lambda: frame().amr.map_reduce(reduce=function(name), errors=errors, lm=server.lm(), **MAPPED)  # noqa: E731
@@ -262,7 +262,7 @@ def ended(call, server: ScriptedServer) -> amr.RunStopped | None:
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")
 @pytest.mark.parametrize("name", ["SystemExit", "CancelledError"])
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(8)
 def test_a_token_counter_that_fails_at_any_call_stops_the_run_with_what_was_found(verb, name):
     """It is called while units are counted, while prompts are made, and while a tree is packed."""
     ends = []
@@ -292,7 +292,7 @@ SERVICE = {
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("fault", SERVICE)
 @pytest.mark.parametrize("verb", ["filter", "a static tree", "groups", "planned", "estimate", "recipe"])
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(14)
 def test_a_service_that_fails_from_any_request_on_stops_the_run_or_only_units(verb, fault, errors):
     for first in range(6):
         script = lambda request, first=first: SERVICE[fault] if request.number >= first else answering(request)  # noqa: E731

@@ -181,6 +181,7 @@ def test_an_error_crosses_processes_with_all_that_it_tells_but_its_partial(kind)
 # The environment
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.getuid() != 0, reason="takes a user without an entry, whom only root can become")
 def test_a_process_whose_user_has_no_home_keeps_no_journal_and_says_so():
     code = """

@@ -562,6 +562,7 @@ with ScriptedServer(answer) as server:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("has_widgets", [False, True])
 def test_runs_in_a_notebook_have_an_output_each_and_no_warning(has_widgets):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")

@@ -299,6 +299,7 @@ amr.map(f"{folder}/in/*.parquet", lengths_of(), journal=False, out=f"{folder}/ou
 """
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_costs_the_part_that_was_under_way(files, tmp_path):
     assert run_python(KILLED, tmp_path).returncode == -signal.SIGKILL
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 1

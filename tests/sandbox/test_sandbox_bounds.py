@@ -707,6 +707,7 @@ print(asyncio.run(run()))
 """
 
 
+@pytest.mark.long
 @once
 def test_a_user_namespace_that_maps_one_id_has_a_sandbox(strong, plain):
     done = subprocess.run([sys.executable, *plain, "-c", ONE_ID], capture_output=True, text=True, check=False)
@@ -798,6 +799,7 @@ class Careless:
             await self._session.close()
 
 
+@pytest.mark.long
 @once
 @pytest.mark.parametrize(
     ("name", "payload", "taken", "wrong"),
@@ -810,7 +812,6 @@ class Careless:
         ("controls-of-a-finding", {"findings": [{"word": "x\r\n\t"}]}, 0, None),
     ],
 )
-@pytest.mark.sampled(3)
 def test_the_kit_judges_what_is_handed_in_and_the_host_s_memory(name, payload, taken, wrong):
     async def run():
         sandbox = Careless(payload, taken)

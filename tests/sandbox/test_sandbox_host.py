@@ -415,8 +415,8 @@ HOSTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.sampled(6)
 def test_every_tier_can_be_had_by_a_host(tier, host):
     done = subprocess.run([sys.executable, "-c", f"{HOSTS[host]}\n{OPENS}", tier], capture_output=True, text=True)
     assert done.stdout.strip() == "42", done.stderr

@@ -207,6 +207,7 @@ def paged(tmp_path, kind):
     return [sys.executable, str(path), kind]
 
 
+@pytest.mark.long
 def test_a_list_of_tools_is_read_to_its_last_page(tmp_path):
     """The third page repeats nothing; a tool on two pages is one; an empty cursor is the end."""
     with amr.mcp_tools(paged(tmp_path, "three")) as tools:

@@ -237,7 +237,7 @@ def of_pandas(verb):
     return answer, asked
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("frame", FRAMES)
 def test_every_verb_gives_of_any_frame_what_it_gives_of_pandas_frame(frame, verb):

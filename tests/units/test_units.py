@@ -224,6 +224,7 @@ def test_text_is_cut_at_paragraphs_then_sentences_then_words():
     assert pieces == ["One is one. Two is two.", "Three is a longer sentence of", "many words. Four."]
 
 
+@pytest.mark.long
 def test_a_300_page_text_in_one_cell_beside_one_liners_gets_one_finding_like_them():
     page = " ".join(f"Sentence {n} of the page says little." for n in range(60))
     book = "\n\n".join(f"PAGE {n}. {page}" for n in range(300))
