@@ -15,7 +15,13 @@ from pydantic import BaseModel, RootModel, TypeAdapter
 
 from pandas_amr._types.arrow import ARROW_SCALARS, LIST_TYPES, field_types, is_mixed
 from pandas_amr._types.arrow_values import json_fields
-from pandas_amr._types.resolve import choices_of, object_fields, plain_choice, without_none
+from pandas_amr._types.resolve import (
+    cache_by_type,
+    choices_of,
+    object_fields,
+    plain_choice,
+    without_none,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +127,7 @@ def has_merged_key(said: Any, kind: Any) -> bool:
     return len(keys) < len(said) or any(has_merged_key(part, item) for part in said.values())
 
 
-@lru_cache(maxsize=256)
+@cache_by_type
 def _has_typed_keys(kind: Any) -> bool:
     """Tell whether a type holds a dict whose keys are no texts, so that two texts may be one."""
     kind, _ = without_none(kind)
