@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from pandas_amr._findings.map_findings import SKIPPED
-from pandas_amr._findings.store import CORRECTED
+from pandas_amr._findings.store import CORRECTED, Failure, MapName
 from pandas_amr._types.arrow_values import make_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._findings.map_findings import MapFindings
-    from pandas_amr._findings.store import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Correction:
 
 
 # By the map's name and the unit's position; None takes a correction back.
-Corrections: TypeAlias = "Mapping[str | None, Mapping[int, Correction | None]]"
+Corrections: TypeAlias = "Mapping[MapName, Mapping[int, Correction | None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class CorrectedUnit:
 
 def correct_units(
     findings: MapFindings,
-    name: str | None,
+    name: MapName,
     kind: FindingType,
     corrections: Mapping[int, Correction],
     failures: Sequence[Failure] = (),
@@ -97,7 +96,7 @@ def correct_units(
 
 def _find_known(
     findings: MapFindings,
-    name: str | None,
+    name: MapName,
     positions: Sequence[int],
     failed: Mapping[int, Sequence[Failure]],
 ) -> dict[int, CorrectedUnit]:
@@ -121,7 +120,7 @@ def _add_fields(unit: CorrectedUnit, fields: Sequence[str]) -> CorrectedUnit:
 
 
 def _split_failures(
-    findings: MapFindings, name: str | None, positions: Sequence[int], failures: Sequence[Failure]
+    findings: MapFindings, name: MapName, positions: Sequence[int], failures: Sequence[Failure]
 ) -> tuple[dict[int, list[Failure]], list[Failure]]:
     """Split failures into those of some units of a map, by unit, and all others."""
     units = findings.units
@@ -141,7 +140,7 @@ def _split_failures(
 
 def restore_units(
     findings: MapFindings,
-    name: str | None,
+    name: MapName,
     kind: FindingType,
     known: Mapping[int, CorrectedUnit],
 ) -> list[Failure]:

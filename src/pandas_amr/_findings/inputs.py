@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._findings.records import UnitRows
     from pandas_amr._units.by import By
+    from pandas_amr._units.rows import IntArray
     from pandas_amr._units.units import Units
 
 TRUNCATED_KEY = "beginning"  # of a truncated finding: its line's beginning stands under this key
@@ -102,7 +102,7 @@ class FindingRows:
 
     table: pd.DataFrame
     findings: pd.DataFrame
-    positions: NDArray[np.int64]
+    positions: IntArray
     made_by: Callable[[int], tuple[str, ...]] = no_nodes
     by: By | None = None
     units: UnitRows | None = None
@@ -111,21 +111,21 @@ class FindingRows:
         """Name the map nodes behind some of these rows, each once."""
         return find_nodes(self.made_by, (self.positions[row] for row in rows))
 
-    def select(self, rows: NDArray[np.int64]) -> FindingRows:
+    def select(self, rows: IntArray) -> FindingRows:
         """Return some of the rows. Units without a selected record do not count any more."""
         units = None
         if self.units is not None:
             units = self.units.select(rows)
         return self._take(rows, units)
 
-    def select_group(self, rows: NDArray[np.int64]) -> FindingRows:
+    def select_group(self, rows: IntArray) -> FindingRows:
         """Return the rows of a group."""
         units = None
         if self.units is not None:
             units = self.units.select_group(rows)
         return self._take(rows, units)
 
-    def _take(self, rows: NDArray[np.int64], units: UnitRows | None) -> FindingRows:
+    def _take(self, rows: IntArray, units: UnitRows | None) -> FindingRows:
         table = self.table.iloc[rows]
         by = None
         if self.by is not None:

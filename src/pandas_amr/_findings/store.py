@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,11 @@ from pandas_amr.errors import InvalidOutput
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from numpy.typing import NDArray
-
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._units.rows import IntArray
 
+MapName: TypeAlias = str | None  # None if there is one map
+Record: TypeAlias = dict[str, Any]  # a finding by field, as Arrow or JSON holds it
 Who = Literal["model", "schema", "callable", "sandbox"]
 CORRECTED = "corrected"  # a person said what the finding is
 FOUND = ("ok", "repaired", CORRECTED)  # statuses of units that have a finding
@@ -40,7 +41,7 @@ class Failure:
     who: Who
     reason: str
     attempts: int
-    map: str | None = None
+    map: MapName = None
     is_of_content: bool = False
 
 
@@ -50,17 +51,18 @@ class FindingStore:
     They are joined by position alone: each row gets the finding of the unit that answers for it.
     """
 
-    def __init__(self, name: str | None, kind: FindingType | None) -> None:
+    def __init__(self, name: MapName, kind: FindingType | None) -> None:
         self._name = name
         self._kind = kind
-        self._positions: list[NDArray[np.int64]] = []
+        self._positions: list[IntArray] = []
         self._tables: list[pa.Table] = []
         self._schema: pa.Schema | None = None  # that all tables have when they are joined
 
     def copy(self) -> FindingStore:
         """Return a copy to which findings can be added."""
         store = FindingStore(self._name, self._kind)
-        store._positions, store._tables = list(self._positions), list(self._tables)
+        store._positions = list(self._positions)
+        store._tables = list(self._tables)
         store._schema = self._schema
         return store
 
@@ -94,23 +96,23 @@ class FindingStore:
         removed = np.fromiter(positions, np.int64, len(positions))
         for number, own in enumerate(self._positions):
             stays = ~np.isin(own, removed)
-            if not stays.all():
-                self._positions[number] = own[stays]
-                self._tables[number] = self._tables[number].filter(pa.array(stays))
+            if stays.all():
+                continue
+            table = self._tables[number]
+            self._positions[number] = own[stays]
+            self._tables[number] = table.filter(pa.array(stays))
 
-    def records(self, positions: Collection[int]) -> dict[int, dict[str, Any]]:
+    def records(self, positions: Collection[int]) -> dict[int, Record]:
         """Return the findings of some units as Arrow holds them; none of a unit without one."""
         wanted = np.fromiter(positions, np.int64, len(positions))
-        records: dict[int, dict[str, Any]] = {}
+        records: dict[int, Record] = {}
         for own, table in zip(self._positions, self._tables, strict=True):
-            places = np.flatnonzero(np.isin(own, wanted))
-            found = table.take(pa.array(places)).to_pylist()
-            records.update(zip(own[places].tolist(), found, strict=True))
+            is_wanted = np.isin(own, wanted)
+            found = table.filter(pa.array(is_wanted)).to_pylist()
+            records.update(zip(own[is_wanted].tolist(), found, strict=True))
         return records
 
-    def add_named(
-        self, positions: NDArray[np.int64], table: pa.Table, columns: Sequence[str]
-    ) -> None:
+    def add_named(self, positions: IntArray, table: pa.Table, columns: Sequence[str]) -> None:
         """Add findings that stand under their names in the frame, among other columns.
 
         Args:
@@ -119,9 +121,12 @@ class FindingStore:
             columns: the map's own names of the columns.
         """
         empty = pa.table({name: pa.nulls(0) for name in columns})
-        shown = self.named(empty).column_names
-        own = table.select(shown).rename_columns(list(columns)).take(pa.array(positions))
-        self.add(positions.tolist(), own if self._kind is None else own.cast(self._kind.arrow))
+        shown = table.select(self.named(empty).column_names)
+        own = shown.rename_columns(list(columns))
+        found = own.take(pa.array(positions))
+        if self._kind is not None:
+            found = found.cast(self._kind.arrow)
+        self.add(positions.tolist(), found)
 
     def find_clash(self, table: pa.Table) -> str | None:
         """Describe why a table cannot be joined with those added before; None if it can."""
@@ -140,9 +145,11 @@ class FindingStore:
         """Return the names of the columns in the frame, including those of ``table``."""
         if self._kind is not None:
             return list(self._kind.all_columns)
-        fields = [] if self._schema is None else list(self._schema.names)
+        fields: dict[str, None] = {}
+        if self._schema is not None:
+            fields.update(dict.fromkeys(self._schema.names))
         if table is not None:
-            fields += [name for name in table.column_names if name not in fields]
+            fields.update(dict.fromkeys(table.column_names))
         empty = pa.table({name: pa.nulls(0) for name in fields})
         names: list[str] = self.named(empty).column_names
         return names
@@ -161,25 +168,29 @@ class FindingStore:
             return table.rename_columns([self._name])
         return table.rename_columns([f"{self._name}_{name}" for name in names])
 
-    def by_position(self) -> tuple[NDArray[np.int64], pa.Table]:
+    def by_position(self) -> tuple[IntArray, pa.Table]:
         """Return the units' positions in order, and the findings in the same order."""
-        positions = np.concatenate([np.empty(0, np.int64), *self._positions])
+        none = np.empty(0, np.int64)
+        positions = np.concatenate([none, *self._positions])
         order = np.argsort(positions, kind="stable")
-        return positions[order], self._joined().take(pa.array(order))
+        findings = self._joined().take(pa.array(order))
+        return positions[order], findings
 
-    def columns(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> dict[str, Any]:
+    def columns(self, asked: IntArray, answered_by: IntArray) -> dict[str, Any]:
         """Return one typed array per field, with one value per row; ``<NA>`` without a finding."""
         return self._arrays(self.row_table(asked, answered_by))
 
-    def row_table(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> pa.Table:
+    def row_table(self, asked: IntArray, answered_by: IntArray) -> pa.Table:
         """Return the findings under their names in the frame, with one row per row of it."""
         table = self.named(self._joined())
         row_of = np.full(len(asked), -1, dtype=np.int64)
         if self._positions:
             positions = np.concatenate(self._positions)
-            row_of[np.searchsorted(asked, positions)] = np.arange(len(positions))
+            units = np.searchsorted(asked, positions)
+            row_of[units] = np.arange(len(positions))
         rows = row_of[answered_by]
-        return table.take(pa.array(rows, mask=rows < 0))
+        has_none = rows < 0
+        return table.take(pa.array(rows, mask=has_none))
 
     def arrays(self, table: pa.Table) -> dict[str, Any]:
         """Convert some findings to the columns that all of them have in the frame."""
@@ -187,14 +198,17 @@ class FindingStore:
 
     def _arrays(self, named: pa.Table) -> dict[str, Any]:
         """Convert findings under their names in the frame to its columns."""
-        if self._kind is None:
-            return {name: array_of(named.column(name)) for name in named.column_names}
         arrays: dict[str, Any] = {}
+        if self._kind is None:
+            for name in named.column_names:
+                arrays[name] = array_of(named.column(name))
+            return arrays
         kinds = field_types(self._kind.model).values()
         for name, kind in zip(named.column_names, kinds, strict=True):
             arrays[name] = array_of(named.column(name), kind)
         if self._kind.count_column is not None:
-            counts = pc.list_value_length(named.column(0)).cast(pa.int64())
+            lists = named.column(0)
+            counts = pc.list_value_length(lists).cast(pa.int64())
             arrays[self._kind.count_column] = array_of(counts)
         return arrays
 
@@ -207,20 +221,14 @@ class FindingStore:
         if self._kind is not None:
             return joined
         # The columns of a function in the frame's order, whichever shard came first.
-        order = sorted(range(len(self._tables)), key=self._first_position)
-        return joined.select(_union_of_names([self._tables[index] for index in order]))
+        names: dict[str, None] = {}
+        for index in sorted(range(len(self._tables)), key=self._first_position):
+            names.update(dict.fromkeys(self._tables[index].column_names))
+        return joined.select(list(names))
 
     def _first_position(self, index: int) -> list[int]:
         first: list[int] = self._positions[index][:1].tolist()
         return first
-
-
-def _union_of_names(tables: Sequence[pa.Table]) -> list[str]:
-    """Return the names of the columns of all tables, each once, in order."""
-    names: dict[str, None] = {}
-    for table in tables:
-        names.update(dict.fromkeys(table.column_names))
-    return list(names)
 
 
 def _join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:

@@ -20,9 +20,7 @@ from pandas_amr._units.rows import find_range
 from pandas_amr.sandbox.base import Data
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+    from pandas_amr._units.rows import Positions
 
 SHARD = "df"  # a session's name for a shard, whose rows are units
 REFUSED = (
@@ -75,7 +73,7 @@ class ArrowFrame:
     def data(
         self,
         name: str,
-        positions: Sequence[int] | NDArray[np.int64] | None = None,
+        positions: Positions | None = None,
         *,
         numbered: bool = False,
     ) -> Data:
@@ -105,9 +103,7 @@ class ArrowFrame:
         }
         return Data(name, _write_parquet(table), labels, self.changed)
 
-    def _take(
-        self, positions: Sequence[int] | NDArray[np.int64] | None
-    ) -> tuple[pa.Table, pd.Index]:
+    def _take(self, positions: Positions | None) -> tuple[pa.Table, pd.Index]:
         """Return some rows of the table and their labels."""
         if positions is None:
             return self.table, self.index

@@ -6,7 +6,7 @@ there are shards cost the square of the frame. A slice does not, nor does a take
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    IntArray: TypeAlias = NDArray[np.int64]
+    BoolArray: TypeAlias = NDArray[np.bool_]
+    ObjectArray: TypeAlias = NDArray[np.object_]
+    Positions: TypeAlias = Sequence[int] | IntArray  # of rows in a frame
 
-def find_range(positions: Sequence[int] | NDArray[np.int64]) -> slice | None:
+
+def find_range(positions: Positions) -> slice | None:
     """Return the slice that some positions are; None if they do not follow each other.
 
     Example:
