@@ -111,11 +111,9 @@ def _list_findings(answer: Answer) -> list[Any] | None:
     return findings
 
 
-def _sort_by_unit(
-    findings: Sequence[Any], of: int
-) -> tuple[dict[int, list[Mapping[str, Any]]], list[Any]]:
+def _sort_by_unit(findings: Sequence[Any], of: int) -> tuple[dict[int, list[Record]], list[Any]]:
     """Return the findings by the number of their unit, and the numbers that do not exist."""
-    by_unit: dict[int, list[Mapping[str, Any]]] = {}
+    by_unit: dict[int, list[Record]] = {}
     unknown: list[Any] = []
     for finding in findings:
         name = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MapName: TypeAlias = str | None  # None if there is one map
 Record: TypeAlias = dict[str, Any]  # a finding by field, as Arrow or JSON holds it
 Who = Literal["model", "schema", "callable", "sandbox"]
+Reason: TypeAlias = tuple[Who, str]  # who failed, and why
 CORRECTED = "corrected"  # a person said what the finding is
 FOUND = ("ok", "repaired", CORRECTED)  # statuses of units that have a finding
 
@@ -45,6 +46,13 @@ class Failure:
     is_of_content: bool = False
 
 
+class _Part(NamedTuple):
+    """Findings that were added at once: the positions of units, and a row of the table for each."""
+
+    positions: IntArray
+    table: pa.Table
+
+
 class FindingStore:
     """One map's findings as they arrive, in any order; columns in the frame's order at the end.
 
@@ -54,15 +62,13 @@ class FindingStore:
     def __init__(self, name: MapName, kind: FindingType | None) -> None:
         self._name = name
         self._kind = kind
-        self._positions: list[IntArray] = []
-        self._tables: list[pa.Table] = []
+        self._parts: list[_Part] = []
         self._schema: pa.Schema | None = None  # that all tables have when they are joined
 
     def copy(self) -> FindingStore:
         """Return a copy to which findings can be added."""
         store = FindingStore(self._name, self._kind)
-        store._positions = list(self._positions)
-        store._tables = list(self._tables)
+        store._parts = list(self._parts)
         store._schema = self._schema
         return store
 
@@ -84,8 +90,8 @@ class FindingStore:
     def add(self, positions: Sequence[int], table: pa.Table) -> None:
         """Add the findings of some units, one row of ``table`` per unit."""
         assert len(positions) == table.num_rows
-        self._positions.append(np.asarray(positions, dtype=np.int64))
-        self._tables.append(table)
+        units = np.asarray(positions, dtype=np.int64)
+        self._parts.append(_Part(units, table))
         if self._schema is None:
             self._schema = table.schema
         elif not self._schema.equals(table.schema):
@@ -94,22 +100,21 @@ class FindingStore:
     def remove(self, positions: Collection[int]) -> None:
         """Remove the findings of some units."""
         removed = np.fromiter(positions, np.int64, len(positions))
-        for number, own in enumerate(self._positions):
-            stays = ~np.isin(own, removed)
-            if stays.all():
-                continue
-            table = self._tables[number]
-            self._positions[number] = own[stays]
-            self._tables[number] = table.filter(pa.array(stays))
+        for number, part in enumerate(self._parts):
+            stays = ~np.isin(part.positions, removed)
+            if not stays.all():
+                table = part.table.filter(pa.array(stays))
+                self._parts[number] = _Part(part.positions[stays], table)
 
     def records(self, positions: Collection[int]) -> dict[int, Record]:
         """Return the findings of some units as Arrow holds them; none of a unit without one."""
         wanted = np.fromiter(positions, np.int64, len(positions))
         records: dict[int, Record] = {}
-        for own, table in zip(self._positions, self._tables, strict=True):
-            is_wanted = np.isin(own, wanted)
-            found = table.filter(pa.array(is_wanted)).to_pylist()
-            records.update(zip(own[is_wanted].tolist(), found, strict=True))
+        for part in self._parts:
+            is_wanted = np.isin(part.positions, wanted)
+            units = part.positions[is_wanted].tolist()
+            found = part.table.filter(pa.array(is_wanted)).to_pylist()
+            records.update(zip(units, found, strict=True))
         return records
 
     def add_named(self, positions: IntArray, table: pa.Table, columns: Sequence[str]) -> None:
@@ -136,7 +141,8 @@ class FindingStore:
             if _join_schemas(self._schema, table.schema).equals(self._schema):
                 check_joinable([self._schema.empty_table(), table])
             else:  # those before have values that may not fit the wider types
-                check_joinable([*self._tables, table])
+                tables = [part.table for part in self._parts]
+                check_joinable([*tables, table])
         except InvalidOutput as error:
             return str(error)
         return None
@@ -170,8 +176,9 @@ class FindingStore:
 
     def by_position(self) -> tuple[IntArray, pa.Table]:
         """Return the units' positions in order, and the findings in the same order."""
-        none = np.empty(0, np.int64)
-        positions = np.concatenate([none, *self._positions])
+        none = np.empty(0, dtype=np.int64)
+        parts = [part.positions for part in self._parts]
+        positions = np.concatenate([none, *parts])
         order = np.argsort(positions, kind="stable")
         findings = self._joined().take(pa.array(order))
         return positions[order], findings
@@ -184,8 +191,8 @@ class FindingStore:
         """Return the findings under their names in the frame, with one row per row of it."""
         table = self.named(self._joined())
         row_of = np.full(len(asked), -1, dtype=np.int64)
-        if self._positions:
-            positions = np.concatenate(self._positions)
+        if self._parts:
+            positions = np.concatenate([part.positions for part in self._parts])
             units = np.searchsorted(asked, positions)
             row_of[units] = np.arange(len(positions))
         rows = row_of[answered_by]
@@ -214,21 +221,24 @@ class FindingStore:
 
     def _joined(self) -> pa.Table:
         """Join the tables in the order in which they were added."""
-        if not self._tables:
+        if not self._parts:
             schema = pa.schema([]) if self._kind is None else self._kind.arrow
             return schema.empty_table()
-        joined = pa.concat_tables(self._tables, promote_options="permissive").combine_chunks()
+        tables = [part.table for part in self._parts]
+        joined = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
         if self._kind is not None:
             return joined
         # The columns of a function in the frame's order, whichever shard came first.
         names: dict[str, None] = {}
-        for index in sorted(range(len(self._tables)), key=self._first_position):
-            names.update(dict.fromkeys(self._tables[index].column_names))
+        for part in sorted(self._parts, key=_first_position):
+            names.update(dict.fromkeys(part.table.column_names))
         return joined.select(list(names))
 
-    def _first_position(self, index: int) -> list[int]:
-        first: list[int] = self._positions[index][:1].tolist()
-        return first
+
+def _first_position(part: _Part) -> list[int]:
+    """Return the first unit's position; nothing if the part has none."""
+    first: list[int] = part.positions[:1].tolist()
+    return first
 
 
 def _join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:

@@ -48,7 +48,8 @@ def frame_of_table(table: pa.Table) -> pd.DataFrame:
         known = _read_metadata(storable)
     if known is None:
         index = pd.RangeIndex(table.num_rows)
-        known = _Known(pd.Index(names), index, dtypes=[None] * len(columns), attrs={})
+        dtypes = [None] * len(columns)
+        known = _Known(pd.Index(names), index, dtypes, attrs={})
     arrays: dict[int, Any] = {}
     for number, dtype in enumerate(known.dtypes):
         if dtype is not _IS_INDEX:
@@ -196,8 +197,8 @@ def storable_type(kind: pa.DataType) -> pa.DataType:
         ListType(list<item: large_string>)
     """
     types = pa.types
-    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    if is_list or _is_list_view(kind):
+    is_variable = types.is_list(kind) or types.is_large_list(kind)
+    if is_variable or types.is_fixed_size_list(kind) or _is_list_view(kind):
         # Of lists of another kind, not every pandas counts the values.
         return pa.list_(_storable_field(kind.value_field))
     if types.is_struct(kind):
@@ -276,7 +277,8 @@ def _write_interval(value: Any) -> str:
     """
     seconds, rest = divmod(abs(value.nanoseconds), 1_000_000_000)
     sign = "-" if value.nanoseconds < 0 else ""
-    return f"P{value.months}M{value.days}DT{sign}{seconds}.{rest:09d}S"
+    time = f"{sign}{seconds}.{rest:09d}"
+    return f"P{value.months}M{value.days}DT{time}S"
 
 
 def _check_zones(kind: pa.DataType) -> None:

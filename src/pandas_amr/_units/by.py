@@ -65,7 +65,9 @@ class By(CopiedHere):
     @property
     def key(self) -> Any:
         """The ``by`` of ``groupby``: one key, or a list."""
-        return self.keys[0] if len(self.keys) == 1 else list(self.keys)
+        if len(self.keys) == 1:
+            return self.keys[0]
+        return list(self.keys)
 
     @property
     def labels(self) -> list[Hashable]:
@@ -130,7 +132,9 @@ class By(CopiedHere):
 
 def is_code(key: object) -> bool:
     """Whether a key is more than a label, so that JSON cannot hold it."""
-    return isinstance(key, pd.Series | pd.Grouper | Mapping) or _is_array(key) or callable(key)
+    if isinstance(key, pd.Series | pd.Grouper | Mapping):
+        return True
+    return _is_array(key) or callable(key)
 
 
 def _is_array(key: object) -> bool:
@@ -321,15 +325,19 @@ def grouped(
             frame[label] = values
     keys: list[Any] = []
     for key in make_grouping_keys(source, by):
-        # A copy of a Grouper, because pandas writes into those that it uses.
-        keys.append(copy.copy(key) if isinstance(key, pd.Grouper) else key)
+        if isinstance(key, pd.Grouper):
+            keys.append(copy.copy(key))  # pandas writes into those that it uses
+        else:
+            keys.append(key)
     return frame.groupby(keys, **options)
 
 
 def _as_dates(values: pd.Series) -> pd.Series:
     """Convert dates and times of Arrow to numpy's, which a Grouper's ``freq`` needs."""
     kind = getattr(values.dtype, "pyarrow_dtype", None)
-    if kind is None or not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+    if kind is None:
+        return values
+    if not pa.types.is_date(kind) and not pa.types.is_timestamp(kind):
         return values
     zone = f", {kind.tz}" if getattr(kind, "tz", None) else ""
     moments = values.astype(object).where(values.notna(), None)

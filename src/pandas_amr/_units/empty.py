@@ -31,11 +31,12 @@ def find_empty_rows(frame: pd.DataFrame, columns: Sequence[int], rows: IntArray)
     """
     empty = rows
     for column in columns:
-        if len(empty):
-            cells = frame.iloc[:, column]
-            if len(empty) < len(cells):
-                cells = cells.iloc[empty]
-            empty = empty[_are_empty(cells)]
+        if not len(empty):
+            break
+        cells = frame.iloc[:, column]
+        if len(empty) < len(cells):
+            cells = cells.iloc[empty]
+        empty = empty[_are_empty(cells)]
     return empty
 
 
@@ -50,7 +51,8 @@ def _are_empty(column: pd.Series) -> BoolArray:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufcmM":
         return np.asarray(column.isna(), dtype=bool)
     # No map(): a cell of the user's whose text raises StopIteration would end it in silence.
-    return np.array([is_empty(cell(value)) for value in column.tolist()], dtype=bool)
+    are_empty = [is_empty(cell(value)) for value in column.tolist()]
+    return np.array(are_empty, dtype=bool)
 
 
 def is_empty(value: object) -> bool:

@@ -82,9 +82,11 @@ class Context:
     def _group(self, position: int) -> dict[str, Any]:
         """Return the values that a unit shares with its group, by key, as they are sent."""
         labels = [self.units.frame.columns[column] for column in self.columns]
+        keys = make_json_keys(labels)
         group: dict[str, Any] = {}
-        for key, column in zip(make_json_keys(labels), self.columns, strict=True):
-            group[key] = cell(self.units.sent.iloc[position, column])
+        for key, column in zip(keys, self.columns, strict=True):
+            value = self.units.sent.iloc[position, column]
+            group[key] = cell(value)
         return {key: group[key] for key in sorted(group)}
 
     def _around(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -92,4 +94,6 @@ class Context:
         first, end = min(positions), max(positions) + 1
         start = max(0, first - self.rows)
         stop = min(len(self.units), end + self.rows)
-        return list(range(start, first)), list(range(end, stop))
+        before = range(start, first)
+        after = range(end, stop)
+        return list(before), list(after)

@@ -33,9 +33,11 @@ def profile_columns(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame
     """
     labels = frame.columns[list(columns)]
     records: list[dict[str, Any]] = []
-    for column, label in zip(columns, labels, strict=True):
-        records.append(_profile(frame.iloc[:, column], str(label)))
-    names = list(_profile(pd.Series([], dtype=object), ""))  # also if there is no column
+    for number, label in zip(columns, labels, strict=True):
+        column = frame.iloc[:, number]
+        records.append(_profile(column, str(label)))
+    empty = pd.Series([], dtype=object)
+    names = list(_profile(empty, ""))  # also if there is no column
     return pd.DataFrame(records, index=labels, columns=names)
 
 

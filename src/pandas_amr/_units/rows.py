@@ -33,10 +33,14 @@ def find_range(positions: Positions) -> slice | None:
     rows = np.asarray(positions, dtype=np.int64)
     if not len(rows):
         return slice(0, 0)
-    start, last = int(rows[0]), int(rows[-1])
-    if last - start + 1 != len(rows) or not bool((np.diff(rows) == 1).all()):
+    start = int(rows[0])
+    end = int(rows[-1]) + 1
+    if end - start != len(rows):
         return None
-    return slice(start, last + 1)
+    steps = np.diff(rows)
+    if not (steps == 1).all():
+        return None
+    return slice(start, end)
 
 
 def pandas_dtype(kind: pa.DataType) -> Any:

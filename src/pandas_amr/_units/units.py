@@ -284,7 +284,8 @@ def _make_plain_units(frame: pd.DataFrame, sent: pd.DataFrame, columns: tuple[in
     labels = [frame.columns[column] for column in columns]
     keys = make_json_keys(labels)
     rows = np.arange(len(frame), dtype=np.int64)
-    return Units(frame, sent, columns, keys, rows, rows, np.zeros_like(rows))
+    tokens = np.zeros_like(rows)
+    return Units(frame, sent, columns, keys, asked=rows, answered_by=rows, tokens=tokens)
 
 
 def _to_array(numbers: list[int]) -> IntArray:
