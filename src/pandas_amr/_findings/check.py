@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.submission import Answer
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._findings.store import Record
 
 SHOWN_NUMBERS = 3
 
@@ -26,8 +27,8 @@ class Checked:
         said: the accepted findings as the answer states them.
     """
 
-    accepted: dict[int, dict[str, Any]] = field(default_factory=dict)
-    said: dict[int, dict[str, Any]] = field(default_factory=dict)
+    accepted: dict[int, Record] = field(default_factory=dict)
+    said: dict[int, Record] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
 
     def check_unit(
@@ -42,7 +43,8 @@ class Checked:
         if len(findings) > 1:
             self.problems[number] = f"{len(findings)} findings, not one"
             return
-        fields = {key: value for key, value in findings[0].items() if key != "unit"}
+        fields = dict(findings[0])
+        del fields["unit"]
         self.check(number, fields, kind, coded=coded)
 
     def check(self, number: int, fields: dict[str, Any], kind: FindingType, *, coded: bool) -> None:
@@ -55,11 +57,13 @@ class Checked:
             )
             return
         record, problem = kind.record(fields, coded=coded)
-        if record is None:
-            self.problems[number] = shorten_problem(problem) if problem else "invalid"
-        else:
+        if record is not None:
             self.accepted[number] = record
             self.said[number] = fields
+        elif problem:
+            self.problems[number] = shorten_problem(problem)
+        else:
+            self.problems[number] = "invalid"
 
 
 def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], of: int) -> Checked:
@@ -82,32 +86,39 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
     by_unit, unknown = _sort_by_unit(findings, of)
     missing = [number for number in asked if number not in by_unit]
     if unknown and missing:
-        shown = ", ".join(repr(number)[:20] for number in unknown[:SHOWN_NUMBERS])
+        numbers = [repr(number)[:20] for number in unknown[:SHOWN_NUMBERS]]
+        shown = ", ".join(numbers)
         problem = f"the answer names unit {shown}; units are 0 to {of - 1}"
         return Checked(problems=dict.fromkeys(asked, problem))
-    checked = Checked(problems=dict.fromkeys(missing, answer.problem or "no finding"))
+    problem = answer.problem or "no finding"
+    checked = Checked(problems=dict.fromkeys(missing, problem))
+    is_coded = answer.form == REPL_FORM
     for number in asked:
         if number in by_unit:
-            checked.check_unit(number, by_unit[number], kind, coded=answer.form == REPL_FORM)
+            checked.check_unit(number, by_unit[number], kind, coded=is_coded)
     return checked
 
 
 def _list_findings(answer: Answer) -> list[Any] | None:
     """Return the findings of an answer; None if it has no list of them."""
-    findings = answer.payload.get("findings") if isinstance(answer.payload, dict) else None
+    if not isinstance(answer.payload, dict):
+        return None
+    findings = answer.payload.get("findings")
     if not isinstance(findings, list):
         return None
-    return findings[:-1] if answer.cut_off else findings  # the last one may be incomplete
+    if answer.cut_off:
+        return findings[:-1]  # the last one may be incomplete
+    return findings
 
 
-def _sort_by_unit(
-    findings: Sequence[Any], of: int
-) -> tuple[dict[int, list[Mapping[str, Any]]], list[Any]]:
+def _sort_by_unit(findings: Sequence[Any], of: int) -> tuple[dict[int, list[Record]], list[Any]]:
     """Return the findings by the number of their unit, and the numbers that do not exist."""
-    by_unit: dict[int, list[Mapping[str, Any]]] = {}
+    by_unit: dict[int, list[Record]] = {}
     unknown: list[Any] = []
     for finding in findings:
-        name = finding.get("unit") if isinstance(finding, dict) else None
+        name = None
+        if isinstance(finding, dict):
+            name = finding.get("unit")
         number = read_unit_number(name)
         if number is not None and 0 <= number < of:
             by_unit.setdefault(number, []).append(finding)
@@ -125,11 +136,15 @@ def read_unit_number(name: object) -> int | None:
     """
     if isinstance(name, bool):
         return None
+    if isinstance(name, int):
+        return name
     if isinstance(name, float) and name.is_integer():
         return int(name)
-    if isinstance(name, str) and name.isascii() and name.isdigit() and str(int(name[:20])) == name:
-        return int(name)
-    return name if isinstance(name, int) else None
+    if isinstance(name, str) and name.isascii() and name.isdigit():
+        number = int(name[:20])  # int() refuses thousands of digits
+        if str(number) == name:
+            return number
+    return None
 
 
 def check_alone(answer: Answer, kind: FindingType) -> Checked:
@@ -137,7 +152,8 @@ def check_alone(answer: Answer, kind: FindingType) -> Checked:
     if answer.problem is not None:
         return Checked(problems={0: answer.problem})
     fields = answer.payload
-    if "findings" in fields and kind.schema["properties"].keys().isdisjoint(fields):
+    known_fields: Mapping[str, Any] = kind.schema["properties"]
+    if "findings" in fields and known_fields.keys().isdisjoint(fields):
         return check_answer(answer, kind, asked=(0,), of=1)
     checked = Checked()
     checked.check(0, fields, kind, coded=False)

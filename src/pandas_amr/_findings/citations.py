@@ -6,12 +6,13 @@ not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 FEW = 8  # of so few findings, all may be evidence
+MadeBy: TypeAlias = "Callable[[int], tuple[str, ...]]"  # names the map nodes behind a row
 RUN = 5  # so many consecutive numbers are hardly chosen one by one
 
 
@@ -55,7 +56,8 @@ def resolve_support(numbers: Sequence[int], findings: Sequence[HasSupport]) -> S
     evidence = _union(support.evidence for support in supports)
     runs = _union(support.runs for support in supports)
     if len(findings) > FEW:
-        runs |= _union(findings[number].support.rows for number in find_in_runs(cited))
+        in_runs = find_in_runs(cited)
+        runs |= _union(findings[number].support.rows for number in in_runs)
         if 2 * len(cited) > len(findings):
             evidence = frozenset()
     return Support(rows, general=rows - evidence, runs=runs)
@@ -85,8 +87,9 @@ def _union(parts: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*parts)
 
 
-def find_nodes(
-    made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]
-) -> tuple[str, ...]:
+def find_nodes(made_by: MadeBy, positions: Iterable[int]) -> tuple[str, ...]:
     """Return the nodes that made the rows at some positions, each once, in order."""
-    return tuple(dict.fromkeys(node for position in positions for node in made_by(int(position))))
+    nodes: dict[str, None] = {}
+    for position in positions:
+        nodes.update(dict.fromkeys(made_by(int(position))))
+    return tuple(nodes)

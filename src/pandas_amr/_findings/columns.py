@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,29 +18,30 @@ from pandas_amr._units.rows import pandas_dtype
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
     from pydantic import BaseModel
 
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._units.rows import IntArray
 
 
-def spread_items(
-    findings: pd.DataFrame, kind: FindingType
-) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def spread_items(findings: pd.DataFrame, kind: FindingType) -> tuple[pd.DataFrame, IntArray]:
     """Spread the records of units that hold none or many over rows of their own.
 
     Returns:
         One row per record, labelled by its unit; and the position of each record's unit.
     """
     assert kind.item is not None
-    lists = pa.chunked_array([pa.array(findings[kind.columns[0]].array)]).combine_chunks()
-    positions = pc.list_parent_indices(lists).to_numpy()
+    column = pa.array(findings[kind.columns[0]].array)
+    lists = pa.chunked_array([column]).combine_chunks()
+    positions = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
     records = pc.list_flatten(lists)
     fields = field_types(kind.item)
     columns: dict[str, Any] = {}
-    for name, (field, annotation) in zip(kind.item_columns, fields.items(), strict=True):
-        columns[name] = array_of(pa.chunked_array([records.field(field)]), annotation)
-    return pd.DataFrame(columns, index=findings.index[positions]), positions.astype(np.int64)
+    for name, field in zip(kind.item_columns, fields, strict=True):
+        values = pa.chunked_array([records.field(field)])
+        columns[name] = array_of(values, fields[field])
+    labels = findings.index[positions]
+    return pd.DataFrame(columns, index=labels), positions
 
 
 def array_of(column: pa.ChunkedArray, kind: object = None) -> Any:
@@ -55,36 +56,52 @@ def array_of(column: pa.ChunkedArray, kind: object = None) -> Any:
     values = column.to_pylist()
     if not is_mixed(distinct):
         return pd.Categorical(values, categories=pd.Index(distinct))
-    code_of = {json.dumps(choice, ensure_ascii=False): code for code, choice in enumerate(distinct)}
-    codes = [-1 if value is None else code_of[value] for value in values]
-    return pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object))
+    # Choices of several types are texts of JSON in Arrow.
+    code_of: dict[str | None, int] = {None: -1}
+    for code, choice in enumerate(distinct):
+        text = json.dumps(choice, ensure_ascii=False)
+        code_of[text] = code
+    codes = [code_of[value] for value in values]
+    categories = pd.Index(distinct, dtype=object)
+    return pd.Categorical.from_codes(codes, categories=categories)
 
 
 def add_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     """Return a new frame with the columns of both, in the order and with the index of the first."""
     added = findings
     levels = frame.columns.nlevels
+    name: Any = frame.columns.name
     if levels > 1:
-        padded = [(name, *[""] * (levels - 1)) for name in findings.columns]
-        columns = pd.MultiIndex.from_tuples(padded, names=frame.columns.names)
+        padding = [""] * (levels - 1)
+        labels = [(label, *padding) for label in findings.columns]
+        columns = pd.MultiIndex.from_tuples(labels, names=frame.columns.names)
         added = findings.set_axis(columns, axis=1)
-    elif findings.columns.name != frame.columns.name:
-        added = findings.rename_axis(columns=cast("Any", frame.columns.name))
-    joined: Any = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
+    elif findings.columns.name != name:
+        added = findings.rename_axis(columns=name)
+    joined: Any = frame.copy()
+    if len(added.columns):
+        joined = pd.concat([frame, added], axis=1)
     whole: pd.DataFrame = joined.__finalize__(frame)  # with its attrs, and what a subclass keeps
     return whole
 
 
 def make_typed_array(values: Sequence[Any], kind: object) -> Any:
     """Convert checked values to a typed array; None becomes ``<NA>``."""
-    array = pa.array([plain(value, kind) for value in values], type=arrow_type(kind))
+    plain_values = [plain(value, kind) for value in values]
+    array = pa.array(plain_values, type=arrow_type(kind))
     return array_of(pa.chunked_array([array]), kind)
 
 
 def make_records_frame(records: Iterable[BaseModel | None], model: type[BaseModel]) -> pd.DataFrame:
     """Convert checked records to a typed frame; None becomes a row of ``<NA>``."""
-    missing = dict.fromkeys(model.model_fields)
-    rows = [missing if record is None else arrow_record(record) for record in records]
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        if record is None:
+            rows.append(dict.fromkeys(model.model_fields))
+        else:
+            rows.append(arrow_record(record))
     table = make_table(rows, arrow_schema(model))
-    kinds = field_types(model)
-    return pd.DataFrame({name: array_of(table.column(name), kind) for name, kind in kinds.items()})
+    columns: dict[str, Any] = {}
+    for name, kind in field_types(model).items():
+        columns[name] = array_of(table.column(name), kind)
+    return pd.DataFrame(columns)

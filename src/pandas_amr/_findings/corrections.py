@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from pandas_amr._findings.map_findings import SKIPPED
-from pandas_amr._findings.store import CORRECTED
+from pandas_amr._findings.store import CORRECTED, Failure, MapName
 from pandas_amr._types.arrow_values import make_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._findings.map_findings import MapFindings
-    from pandas_amr._findings.store import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Correction:
 
 
 # By the map's name and the unit's position; None takes a correction back.
-Corrections: TypeAlias = "Mapping[str | None, Mapping[int, Correction | None]]"
+Corrections: TypeAlias = "Mapping[MapName, Mapping[int, Correction | None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class CorrectedUnit:
 
 def correct_units(
     findings: MapFindings,
-    name: str | None,
+    name: MapName,
     kind: FindingType,
     corrections: Mapping[int, Correction],
     failures: Sequence[Failure] = (),
@@ -86,7 +85,8 @@ def correct_units(
     for position in positions:
         before = corrected.get(position, known[position])
         corrected[position] = _add_fields(before, corrections[position].fields)
-    store, places = findings.stores[name], np.searchsorted(findings.units.asked, positions)
+    store = findings.stores[name]
+    places = np.searchsorted(findings.units.asked, positions)
     records = [corrections[position].record for position in positions]
     store.remove(positions)
     store.add(positions, make_table(records, kind.arrow))
@@ -97,31 +97,32 @@ def correct_units(
 
 def _find_known(
     findings: MapFindings,
-    name: str | None,
+    name: MapName,
     positions: Sequence[int],
     failed: Mapping[int, Sequence[Failure]],
 ) -> dict[int, CorrectedUnit]:
     """Return what is known of some units."""
     records = findings.stores[name].records(positions)
     known: dict[int, CorrectedUnit] = {}
+    statuses, from_journal = findings.statuses[name], findings.from_journal[name]
     for position in positions:
         place = int(np.searchsorted(findings.units.asked, position))
         known[position] = CorrectedUnit(
-            str(findings.statuses[name][place]),
-            bool(findings.from_journal[name][place]),
-            records.get(position),
-            tuple(failed.get(position, ())),
+            status=str(statuses[place]),
+            from_journal=bool(from_journal[place]),
+            record=records.get(position),
+            failures=tuple(failed.get(position, ())),
         )
     return known
 
 
 def _add_fields(unit: CorrectedUnit, fields: Sequence[str]) -> CorrectedUnit:
-    named = tuple(dict.fromkeys([*unit.fields, *fields]))
-    return CorrectedUnit(unit.status, unit.from_journal, unit.record, unit.failures, named)
+    named = dict.fromkeys([*unit.fields, *fields])
+    return replace(unit, fields=tuple(named))
 
 
 def _split_failures(
-    findings: MapFindings, name: str | None, positions: Sequence[int], failures: Sequence[Failure]
+    findings: MapFindings, name: MapName, positions: Sequence[int], failures: Sequence[Failure]
 ) -> tuple[dict[int, list[Failure]], list[Failure]]:
     """Split failures into those of some units of a map, by unit, and all others."""
     units = findings.units
@@ -131,7 +132,8 @@ def _split_failures(
     for failure in failures:
         unit = -1
         if failure.position >= 0 and failure.map == name:
-            unit = int(units.asked[units.answered_by[failure.position]])
+            place = units.answered_by[failure.position]
+            unit = int(units.asked[place])
         if unit in wanted:
             of_units.setdefault(unit, []).append(failure)
         else:
@@ -141,7 +143,7 @@ def _split_failures(
 
 def restore_units(
     findings: MapFindings,
-    name: str | None,
+    name: MapName,
     kind: FindingType,
     known: Mapping[int, CorrectedUnit],
 ) -> list[Failure]:
@@ -161,9 +163,10 @@ def restore_units(
     store.remove(positions)
     found: dict[int, Mapping[str, Any]] = {}
     failures: list[Failure] = []
+    corrected = findings.corrected.get(name, {})
     for position in positions:
         before = known[position]
-        findings.corrected.get(name, {}).pop(position, None)
+        corrected.pop(position, None)
         place = int(np.searchsorted(findings.units.asked, position))
         statuses[place] = before.status
         findings.from_journal[name][place] = before.from_journal

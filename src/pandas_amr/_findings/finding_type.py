@@ -140,12 +140,15 @@ class FindingType:
         fields: list[_Field] = []
         for name, info in self.model.model_fields.items():
             needed = info.is_required() or info.default is not None
-            fields.append(_Field((*accepted_names(name, info), name), needed))
+            names = (*accepted_names(name, info), name)
+            fields.append(_Field(names, needed))
         return tuple(fields)
 
     def submission(self, *, alone: bool) -> Submission:
         """Return what an agent submits: one unit's fields, or a list over the units of a shard."""
-        return self._submission_of_one if alone else self._submission_of_many
+        if alone:
+            return self._submission_of_one
+        return self._submission_of_many
 
     @cached_property
     def _submission_of_one(self) -> Submission:
@@ -232,12 +235,12 @@ class FindingType:
         """Describe what the schema forbids in the fields that are there, by any of their names."""
         properties = self._checked_schema["properties"]
         for field in self._fields:
-            used = next((name for name in field.names if name in given), None)
-            if used is None:
+            used = [name for name in field.names if name in given]
+            if not used:
                 continue
             name = field.names[0]
             schema = {"type": "object", "properties": {name: properties.get(name, {})}}
-            violation = find_violation({name: given[used]}, schema, leniency)
+            violation = find_violation({name: given[used[0]]}, schema, leniency)
             if violation is not None:
                 return violation
         return None
@@ -329,7 +332,8 @@ def check_column_values(values: Sequence[Any], kind: object) -> None:
         InvalidOutput: it cannot hold one of them.
     """
     try:
-        pa.array([plain(value, kind) for value in values], type=arrow_type(kind))
+        plain_values = [plain(value, kind) for value in values]
+        pa.array(plain_values, type=arrow_type(kind))
     except UNFIT as error:
         raise InvalidOutput(_describe_misfit(error)) from None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pandas_amr._findings.citations import Support, find_nodes
+from pandas_amr._findings.citations import MadeBy, Support, find_nodes
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.records import spread_records
 from pandas_amr._units.cells import ROWS_KEY, cell, make_reader_keys, to_json_line
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._findings.records import UnitRows
     from pandas_amr._units.by import By
+    from pandas_amr._units.rows import IntArray
     from pandas_amr._units.units import Units
 
 TRUNCATED_KEY = "beginning"  # of a truncated finding: its line's beginning stands under this key
 
+# Of one map: the positions of its findings, and their columns by name.
+FoundColumns: TypeAlias = "tuple[Sequence[int], Mapping[str, Any]]"
 RecordPlace: TypeAlias = tuple[int, int]  # the position of a row, and the number of its record
 
 
@@ -42,7 +44,7 @@ def collect_finding_rows(
     *,
     by: By | None,
     is_mapped: bool,
-    made_by: Callable[[int], tuple[str, ...]],
+    made_by: MadeBy,
 ) -> FindingRows:
     """Convert the findings of a map stage into rows to reduce.
 
@@ -66,7 +68,7 @@ def make_finding_rows(
     list_type: FindingType | None,
     *,
     by: By | None,
-    made_by: Callable[[int], tuple[str, ...]],
+    made_by: MadeBy,
 ) -> FindingRows:
     """Put findings beside the frame; if each unit holds a list of records, a row for each record.
 
@@ -102,8 +104,8 @@ class FindingRows:
 
     table: pd.DataFrame
     findings: pd.DataFrame
-    positions: NDArray[np.int64]
-    made_by: Callable[[int], tuple[str, ...]] = no_nodes
+    positions: IntArray
+    made_by: MadeBy = no_nodes
     by: By | None = None
     units: UnitRows | None = None
 
@@ -111,21 +113,21 @@ class FindingRows:
         """Name the map nodes behind some of these rows, each once."""
         return find_nodes(self.made_by, (self.positions[row] for row in rows))
 
-    def select(self, rows: NDArray[np.int64]) -> FindingRows:
+    def select(self, rows: IntArray) -> FindingRows:
         """Return some of the rows. Units without a selected record do not count any more."""
         units = None
         if self.units is not None:
             units = self.units.select(rows)
         return self._take(rows, units)
 
-    def select_group(self, rows: NDArray[np.int64]) -> FindingRows:
+    def select_group(self, rows: IntArray) -> FindingRows:
         """Return the rows of a group."""
         units = None
         if self.units is not None:
             units = self.units.select_group(rows)
         return self._take(rows, units)
 
-    def _take(self, rows: NDArray[np.int64], units: UnitRows | None) -> FindingRows:
+    def _take(self, rows: IntArray, units: UnitRows | None) -> FindingRows:
         table = self.table.iloc[rows]
         by = None
         if self.by is not None:
@@ -172,7 +174,7 @@ class ReduceInput:
 
 
 def make_finding_inputs(
-    parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]],
+    parts: Sequence[FoundColumns],
     rows_of: Callable[[int], Sequence[int]],
     *,
     where: Callable[[int, Mapping[str, Any]], bool] | None = None,
@@ -204,18 +206,21 @@ def make_finding_inputs(
 
 
 def _collect_records(
-    parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]], labels: Sequence[str]
+    parts: Sequence[FoundColumns], labels: Sequence[str]
 ) -> list[tuple[RecordPlace, dict[str, Any]]]:
     """Collect the cells of each record over all maps, in the order of the frame."""
     records: dict[RecordPlace, dict[str, Any]] = {}
     for positions, columns in parts:
-        cells = [[cell(value) for value in array] for array in columns.values()]
+        cells: list[list[Any]] = []
+        for array in columns.values():
+            cells.append([cell(value) for value in array])
         rows = zip(*cells, strict=True) if cells else [()] * len(positions)
         numbers: Counter[int] = Counter()  # of records so far, by position
         for position, row in zip(positions, rows, strict=True):
-            record = records.setdefault((position, numbers[position]), dict.fromkeys(labels))
-            record.update(zip(columns, row, strict=True))
+            place = (position, numbers[position])
             numbers[position] += 1
+            record = records.setdefault(place, dict.fromkeys(labels))
+            record.update(zip(columns, row, strict=True))
     return sorted(records.items(), key=_place_of)
 
 
@@ -226,6 +231,8 @@ def _place_of(item: tuple[RecordPlace, Any]) -> RecordPlace:
 def make_row_inputs(units: Units, positions: Sequence[int]) -> list[ReduceInput]:
     """Render rows of the frame, if nothing is mapped: their content columns are the findings."""
     inputs: list[ReduceInput] = []
-    for line, position in zip(units.reader_lines(positions), positions, strict=True):
-        inputs.append(ReduceInput(line, Support(frozenset((position,)))))
+    lines = units.reader_lines(positions)
+    for line, position in zip(lines, positions, strict=True):
+        support = Support(frozenset([position]))
+        inputs.append(ReduceInput(line, support))
     return inputs

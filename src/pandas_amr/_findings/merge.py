@@ -9,7 +9,7 @@ import json
 import operator
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
 
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.arrow import field_types, is_json_text, is_number_union
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+
+Place: TypeAlias = tuple[str, ...]  # of a text in a finding: its field, and the keys within it
 
 ORDERED = ("first", "last", "min", "max", "mode")
 NUMBERS = ("max", "min", "sum", "first", "last", "mode")
@@ -38,10 +40,11 @@ def list_merge_rules(kind: object) -> tuple[str, ...]:
     kind, _ = without_none(kind)
     if choices_of(kind) is not None:
         return ("mode", "first", "last")
-    if object_fields(kind) is not None or is_json_text(kind) or get_origin(kind) is dict:
-        return ("fields", "first", "last")
     origin = get_origin(kind)
-    if origin in {list, set, frozenset} or (origin is tuple and ... in get_args(kind)):
+    if object_fields(kind) is not None or is_json_text(kind) or origin is dict:
+        return ("fields", "first", "last")
+    is_tuple_of_any_length = origin is tuple and ... in get_args(kind)
+    if origin in {list, set, frozenset} or is_tuple_of_any_length:
         return ("union", "concat", "first", "last")
     if is_number_union(kind):
         return (*NUMBERS, "mean")
@@ -80,7 +83,11 @@ def choose_merge_rules(model: type[BaseModel], given: Mapping[str, str]) -> dict
             raise UsageError(
                 f"{name!r} cannot be merged by {rule!r}. Possible rules: {', '.join(possible)}."
             )
-    return {name: given.get(name, list_merge_rules(kind)[0]) for name, kind in kinds.items()}
+    rules: dict[str, str] = {}
+    for name, kind in kinds.items():
+        default = list_merge_rules(kind)[0]
+        rules[name] = given.get(name, default)
+    return rules
 
 
 def merge_values(values: Sequence[Any], rule: str) -> Any:
@@ -91,7 +98,10 @@ def merge_values(values: Sequence[Any], rule: str) -> Any:
         ('b', [1, 2, 3])
     """
     present = [value for value in values if value is not None]
-    return _RULES[rule](present) if present else None
+    if not present:
+        return None
+    merge = _RULES[rule]
+    return merge(present)
 
 
 @dataclass(slots=True)
@@ -103,9 +113,9 @@ class MergedRecord:
     """
 
     values: dict[str, Any]
-    texts: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
+    texts: dict[Place, list[str]] = field(default_factory=dict)
 
-    def put(self, place: tuple[str, ...], text: str) -> None:
+    def put(self, place: Place, text: str) -> None:
         """Put a merged text into its place."""
         holder: Any = self.values
         for name in place[:-1]:
@@ -119,13 +129,14 @@ def merge_records(
     """Merge the pieces' records: each field by its rule, its parts by the default of their type."""
     merged = MergedRecord({})
     for name, alias, kind in json_fields(model):
-        values = [record[name] for record in records if record[name] is not None]
-        merged.values[alias] = _merge_field(values, kind, rules[name], (alias,), merged)
+        values = _take_key(records, name)
+        rule, place = rules[name], (alias,)
+        merged.values[alias] = _merge_field(values, kind, rule, place, merged)
     return merged
 
 
 def _merge_field(
-    values: list[Any], kind: object, rule: str, place: tuple[str, ...], merged: MergedRecord
+    values: list[Any], kind: object, rule: str, place: Place, merged: MergedRecord
 ) -> Any:
     """Merge a field's values into its JSON form; texts that differ are left to an agent."""
     if not values:
@@ -139,22 +150,21 @@ def _merge_field(
     return json_value(merge_values(values, rule), kind)
 
 
-def _merge_objects(
-    values: list[Any], kind: object, place: tuple[str, ...], merged: MergedRecord
-) -> Any:
+def _merge_objects(values: list[Any], kind: object, place: Place, merged: MergedRecord) -> Any:
     """Merge objects key by key, the values of each key by the default rule of their type."""
     kind, _ = without_none(kind)
     if is_json_text(kind):
         forms = [json_value(value, kind) for value in values]
-        are_dicts = all(isinstance(form, dict) for form in forms)
-        return _merge_untyped(forms) if are_dicts else forms[0]
+        if _are_all(forms, dict):
+            return _merge_untyped(forms)
+        return forms[0]
     records = [dict(value) for value in values]
     joined: dict[str, Any] = {}
     for name, alias, part in _list_fields(records, kind):
-        present = [record[name] for record in records if record.get(name) is not None]
-        joined[alias] = _merge_field(
-            present, part, list_merge_rules(part)[0], (*place, alias), merged
-        )
+        present = _take_key(records, name)
+        default = list_merge_rules(part)[0]
+        inner = (*place, alias)
+        joined[alias] = _merge_field(present, part, default, inner, merged)
     return joined
 
 
@@ -181,16 +191,19 @@ def _merge_untyped(parts: list[Any]) -> Any:
     if _are_all(parts, dict):
         joined: dict[str, Any] = {}
         for key in _union_of_keys(parts):
-            joined[key] = _merge_untyped(_take_key(parts, key))
+            present = _take_key(parts, key)
+            joined[key] = _merge_untyped(present)
         return joined
     if _are_all(parts, list):
         return _union(parts)
     if _are_all(parts, bool):
         return any(parts)
-    if _are_all(parts, int | float) and not any(isinstance(part, bool) for part in parts):
+    are_numbers = _are_all(parts, int | float)
+    if are_numbers and not any(isinstance(part, bool) for part in parts):
         return max(parts)
     if _are_all(parts, str):
-        return _concat(list(dict.fromkeys(parts)))
+        distinct = list(dict.fromkeys(parts))
+        return _concat(distinct)
     return parts[0]
 
 
@@ -209,7 +222,8 @@ def _union(lists: Sequence[Sequence[Any]]) -> list[Any]:
     """Return the items of all lists, each once; in JSON, unlike in Python, true is not 1."""
     joined: dict[str, Any] = {}
     for item in _concat(lists):
-        joined.setdefault(json.dumps(item, sort_keys=True, default=str), item)
+        text = json.dumps(item, sort_keys=True, default=str)
+        joined.setdefault(text, item)
     return list(joined.values())
 
 
@@ -223,7 +237,8 @@ def _mean(values: Sequence[Any]) -> Any:
 
 def _mode(values: Sequence[Any]) -> Any:
     """Return the most frequent value, the first of equally frequent ones."""
-    return Counter(values).most_common(1)[0][0]
+    [(value, _)] = Counter(values).most_common(1)
+    return value
 
 
 def _concat(lists: Sequence[Any]) -> Any:

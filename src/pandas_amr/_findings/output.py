@@ -54,8 +54,10 @@ class Reduction:
         values = self.value if isinstance(self.value, list) else [self.value]
         inputs: list[ReduceInput] = []
         for value, support in zip(values, self.support, strict=True):
-            dumped = cell(TypeAdapter(type(value)).dump_python(value))
-            inputs.append(ReduceInput(_render_value(dumped), support, read=self.read))
+            adapter: TypeAdapter[Any] = TypeAdapter(type(value))
+            dumped = cell(adapter.dump_python(value))
+            line = _render_value(dumped)
+            inputs.append(ReduceInput(line, support, read=self.read))
         return inputs
 
 
@@ -63,7 +65,8 @@ def _render_value(value: object) -> str:
     """Render an answer, or an item of one, as a JSON object."""
     if not isinstance(value, dict):
         return to_json_line({OUTPUT_KEY: value})
-    return to_json_line(dict(zip(make_reader_keys(list(value)), value.values(), strict=True)))
+    keys = make_reader_keys(list(value))
+    return to_json_line(dict(zip(keys, value.values(), strict=True)))
 
 
 class ReductionType:
@@ -93,8 +96,12 @@ class ReductionType:
         self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
         self._kept_schema = stored_schema(kind)
         self._column = self._column_type(in_column=in_column)
-        self.schema = json_schema(kind if self.item is None else self.item)
-        self._item_schema = self._kept_schema if self.item is None else stored_schema(self.item)
+        if self.item is None:
+            self.schema = json_schema(kind)
+            self._item_schema = self._kept_schema
+        else:
+            self.schema = json_schema(self.item)
+            self._item_schema = stored_schema(self.item)
         if SOURCES_KEY in self.schema.get("properties", {}):
             raise UsageError(
                 f"output= has a field {SOURCES_KEY!r}. Agents list there the findings that their "
@@ -201,13 +208,16 @@ class ReductionType:
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
         if is_mistyped(value, self.kind):
             raise InvalidOutput("its validator returned a value that is not of the type")
-        violation = find_violation(output, self._kept_schema, leniency) if self.strict else None
+        violation = None
+        if self.strict:
+            violation = find_violation(output, self._kept_schema, leniency)
         if violation is None and has_merged_key(output, self.kind):
             violation = MERGED_KEY
         if violation is not None:
             raise InvalidOutput(violation)
         if self._column is not None:
-            check_column_values([value] if self.item is None else value, self._column)
+            values = [value] if self.item is None else value
+            check_column_values(values, self._column)
         return value
 
 
@@ -217,8 +227,9 @@ def _split_sources(items: list[Any], common_sources: object) -> tuple[list[Any],
     cited: list[Any] = []
     for item in items:
         if isinstance(item, dict):
-            cited.append(item.get("sources", common_sources))
-            values.append({key: value for key, value in item.items() if key != "sources"})
+            fields = dict(item)
+            cited.append(fields.pop("sources", common_sources))
+            values.append(fields)
         else:
             cited.append(common_sources)
             values.append(item)
@@ -246,7 +257,8 @@ def _resolve_sources(numbers: object, inputs: Sequence[ReduceInput], *, from_all
             last = len(inputs) - 1
             raise InvalidOutput(f"`sources` names finding {number!r}; findings are 0 to {last}")
     if from_all:
-        return Support(frozenset().union(*(one.rows for one in inputs)))
+        rows = [one.rows for one in inputs]
+        return Support(frozenset().union(*rows))
     return resolve_support(numbers, inputs)
 
 
@@ -260,8 +272,11 @@ def number_type(output: object) -> type[int | float] | None:
     kind, _ = without_none(output)
     if get_origin(kind) is Annotated:
         return number_type(get_args(kind)[0])
-    if get_origin(kind) is not None:  # int | float among them
-        return float if set(get_args(kind)) == {int, float} else None
+    if get_origin(kind) is not None:
+        is_number = set(get_args(kind)) == {int, float}  # int | float
+        return float if is_number else None
     if kind is int:
         return int
-    return float if kind in (float, Decimal) else None
+    if kind in (float, Decimal):
+        return float
+    return None

@@ -12,9 +12,8 @@ from pandas_amr._findings.columns import add_findings, spread_items
 from pandas_amr._units.by import By, column, group_numbers
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._units.rows import IntArray
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class UnitRows:
 
     table: pd.DataFrame
     records: frozenset[Any]
-    positions: NDArray[np.int64]
+    positions: IntArray
     by: By | None = None
     chosen: bool = False
 
@@ -42,11 +41,11 @@ class UnitRows:
         """Tell whether a column belongs to the units, and not to the records."""
         return label not in self.records and label in self.table.columns
 
-    def select(self, rows: NDArray[np.int64]) -> UnitRows:
+    def select(self, rows: IntArray) -> UnitRows:
         """Return the units behind some of the records, after a selection."""
         return replace(self, positions=self.positions[rows], chosen=True)
 
-    def select_group(self, rows: NDArray[np.int64]) -> UnitRows:
+    def select_group(self, rows: IntArray) -> UnitRows:
         """Return the units of a group, whose records are given.
 
         If the keys are columns of the units, units of the group without a record belong to it, too.
@@ -54,17 +53,23 @@ class UnitRows:
         if self.by is None or self.chosen or not len(rows):
             return self.select(rows)
         _, numbers = group_numbers(self.table, self.by)
-        places = np.flatnonzero(numbers == numbers[self.positions[rows[0]]])
+        positions = self.positions[rows]
+        group = numbers[positions[0]]
+        places = np.flatnonzero(numbers == group)
+        table = self.table.iloc[places]
         return replace(
             self,
-            table=self.table.iloc[places],
-            positions=np.searchsorted(places, self.positions[rows]),
-            by=self.by.at(places, self.table.index[places]),
+            table=table,
+            positions=np.searchsorted(places, positions),
+            by=self.by.at(places, table.index),
         )
 
     def counted(self) -> pd.DataFrame:
         """Return each unit that counts, once."""
-        return self.table.iloc[np.unique(self.positions)] if self.chosen else self.table
+        if not self.chosen:
+            return self.table
+        rows = np.unique(self.positions)
+        return self.table.iloc[rows]
 
     def units_per_group(self, records: pd.DataFrame, by: By) -> tuple[pd.DataFrame, By]:
         """Return each unit once per group in which it has a record.
@@ -75,12 +80,14 @@ class UnitRows:
         _, numbers = group_numbers(records, by)
         pairs = pd.DataFrame({"unit": self.positions, "group": numbers})
         rows = np.flatnonzero(~pairs.duplicated().to_numpy())
-        table = self.table.set_flags(allows_duplicate_labels=True).iloc[self.positions[rows]]
+        units = self.table.set_flags(allows_duplicate_labels=True)
+        table = units.iloc[self.positions[rows]]
         first_records = records.iloc[rows]
         keys: list[Any] = []
         for key in by.at(rows, table.index).keys:
             if isinstance(key, pd.Grouper) and key.key is not None and not self.owns(key.key):
-                table = table.assign(**{str(key.key): column(first_records, key.key)})
+                dates = column(first_records, key.key)
+                table = table.assign(**{str(key.key): dates})
             if _is_field(key, self.records):
                 keys.append(column(first_records, key).rename(key))
             else:
@@ -102,11 +109,12 @@ def spread_records(
         The records with the frame's own columns, the records alone, and the units behind them.
     """
     records, positions = spread_items(findings, kind)
-    repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
+    repeatable = frame.set_flags(allows_duplicate_labels=True)
+    repeated = repeatable.iloc[positions]
+    fields = frozenset(kind.item_columns)
     unit_by = by
-    if by is not None and any(label in kind.item_columns for label in by.labels):
+    if by is not None and not fields.isdisjoint(by.labels):
         unit_by = None
-    units = UnitRows(
-        add_findings(frame, findings), frozenset(kind.item_columns), positions, unit_by
-    )
+    table = add_findings(frame, findings)
+    units = UnitRows(table, fields, positions, unit_by)
     return add_findings(repeated, records), records, units

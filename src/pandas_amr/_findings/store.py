@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,13 @@ from pandas_amr.errors import InvalidOutput
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from numpy.typing import NDArray
-
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._units.rows import IntArray
 
+MapName: TypeAlias = str | None  # None if there is one map
+Record: TypeAlias = dict[str, Any]  # a finding by field, as Arrow or JSON holds it
 Who = Literal["model", "schema", "callable", "sandbox"]
+Reason: TypeAlias = tuple[Who, str]  # who failed, and why
 CORRECTED = "corrected"  # a person said what the finding is
 FOUND = ("ok", "repaired", CORRECTED)  # statuses of units that have a finding
 
@@ -40,8 +42,15 @@ class Failure:
     who: Who
     reason: str
     attempts: int
-    map: str | None = None
+    map: MapName = None
     is_of_content: bool = False
+
+
+class _Part(NamedTuple):
+    """Findings that were added at once: the positions of units, and a row of the table for each."""
+
+    positions: IntArray
+    table: pa.Table
 
 
 class FindingStore:
@@ -50,17 +59,16 @@ class FindingStore:
     They are joined by position alone: each row gets the finding of the unit that answers for it.
     """
 
-    def __init__(self, name: str | None, kind: FindingType | None) -> None:
+    def __init__(self, name: MapName, kind: FindingType | None) -> None:
         self._name = name
         self._kind = kind
-        self._positions: list[NDArray[np.int64]] = []
-        self._tables: list[pa.Table] = []
+        self._parts: list[_Part] = []
         self._schema: pa.Schema | None = None  # that all tables have when they are joined
 
     def copy(self) -> FindingStore:
         """Return a copy to which findings can be added."""
         store = FindingStore(self._name, self._kind)
-        store._positions, store._tables = list(self._positions), list(self._tables)
+        store._parts = list(self._parts)
         store._schema = self._schema
         return store
 
@@ -82,8 +90,8 @@ class FindingStore:
     def add(self, positions: Sequence[int], table: pa.Table) -> None:
         """Add the findings of some units, one row of ``table`` per unit."""
         assert len(positions) == table.num_rows
-        self._positions.append(np.asarray(positions, dtype=np.int64))
-        self._tables.append(table)
+        units = np.asarray(positions, dtype=np.int64)
+        self._parts.append(_Part(units, table))
         if self._schema is None:
             self._schema = table.schema
         elif not self._schema.equals(table.schema):
@@ -92,25 +100,24 @@ class FindingStore:
     def remove(self, positions: Collection[int]) -> None:
         """Remove the findings of some units."""
         removed = np.fromiter(positions, np.int64, len(positions))
-        for number, own in enumerate(self._positions):
-            stays = ~np.isin(own, removed)
+        for number, part in enumerate(self._parts):
+            stays = ~np.isin(part.positions, removed)
             if not stays.all():
-                self._positions[number] = own[stays]
-                self._tables[number] = self._tables[number].filter(pa.array(stays))
+                table = part.table.filter(pa.array(stays))
+                self._parts[number] = _Part(part.positions[stays], table)
 
-    def records(self, positions: Collection[int]) -> dict[int, dict[str, Any]]:
+    def records(self, positions: Collection[int]) -> dict[int, Record]:
         """Return the findings of some units as Arrow holds them; none of a unit without one."""
         wanted = np.fromiter(positions, np.int64, len(positions))
-        records: dict[int, dict[str, Any]] = {}
-        for own, table in zip(self._positions, self._tables, strict=True):
-            places = np.flatnonzero(np.isin(own, wanted))
-            found = table.take(pa.array(places)).to_pylist()
-            records.update(zip(own[places].tolist(), found, strict=True))
+        records: dict[int, Record] = {}
+        for part in self._parts:
+            is_wanted = np.isin(part.positions, wanted)
+            units = part.positions[is_wanted].tolist()
+            found = part.table.filter(pa.array(is_wanted)).to_pylist()
+            records.update(zip(units, found, strict=True))
         return records
 
-    def add_named(
-        self, positions: NDArray[np.int64], table: pa.Table, columns: Sequence[str]
-    ) -> None:
+    def add_named(self, positions: IntArray, table: pa.Table, columns: Sequence[str]) -> None:
         """Add findings that stand under their names in the frame, among other columns.
 
         Args:
@@ -119,9 +126,12 @@ class FindingStore:
             columns: the map's own names of the columns.
         """
         empty = pa.table({name: pa.nulls(0) for name in columns})
-        shown = self.named(empty).column_names
-        own = table.select(shown).rename_columns(list(columns)).take(pa.array(positions))
-        self.add(positions.tolist(), own if self._kind is None else own.cast(self._kind.arrow))
+        shown = table.select(self.named(empty).column_names)
+        own = shown.rename_columns(list(columns))
+        found = own.take(pa.array(positions))
+        if self._kind is not None:
+            found = found.cast(self._kind.arrow)
+        self.add(positions.tolist(), found)
 
     def find_clash(self, table: pa.Table) -> str | None:
         """Describe why a table cannot be joined with those added before; None if it can."""
@@ -131,7 +141,8 @@ class FindingStore:
             if _join_schemas(self._schema, table.schema).equals(self._schema):
                 check_joinable([self._schema.empty_table(), table])
             else:  # those before have values that may not fit the wider types
-                check_joinable([*self._tables, table])
+                tables = [part.table for part in self._parts]
+                check_joinable([*tables, table])
         except InvalidOutput as error:
             return str(error)
         return None
@@ -140,9 +151,11 @@ class FindingStore:
         """Return the names of the columns in the frame, including those of ``table``."""
         if self._kind is not None:
             return list(self._kind.all_columns)
-        fields = [] if self._schema is None else list(self._schema.names)
+        fields: dict[str, None] = {}
+        if self._schema is not None:
+            fields.update(dict.fromkeys(self._schema.names))
         if table is not None:
-            fields += [name for name in table.column_names if name not in fields]
+            fields.update(dict.fromkeys(table.column_names))
         empty = pa.table({name: pa.nulls(0) for name in fields})
         names: list[str] = self.named(empty).column_names
         return names
@@ -161,25 +174,30 @@ class FindingStore:
             return table.rename_columns([self._name])
         return table.rename_columns([f"{self._name}_{name}" for name in names])
 
-    def by_position(self) -> tuple[NDArray[np.int64], pa.Table]:
+    def by_position(self) -> tuple[IntArray, pa.Table]:
         """Return the units' positions in order, and the findings in the same order."""
-        positions = np.concatenate([np.empty(0, np.int64), *self._positions])
+        none = np.empty(0, dtype=np.int64)
+        parts = [part.positions for part in self._parts]
+        positions = np.concatenate([none, *parts])
         order = np.argsort(positions, kind="stable")
-        return positions[order], self._joined().take(pa.array(order))
+        findings = self._joined().take(pa.array(order))
+        return positions[order], findings
 
-    def columns(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> dict[str, Any]:
+    def columns(self, asked: IntArray, answered_by: IntArray) -> dict[str, Any]:
         """Return one typed array per field, with one value per row; ``<NA>`` without a finding."""
         return self._arrays(self.row_table(asked, answered_by))
 
-    def row_table(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> pa.Table:
+    def row_table(self, asked: IntArray, answered_by: IntArray) -> pa.Table:
         """Return the findings under their names in the frame, with one row per row of it."""
         table = self.named(self._joined())
         row_of = np.full(len(asked), -1, dtype=np.int64)
-        if self._positions:
-            positions = np.concatenate(self._positions)
-            row_of[np.searchsorted(asked, positions)] = np.arange(len(positions))
+        if self._parts:
+            positions = np.concatenate([part.positions for part in self._parts])
+            units = np.searchsorted(asked, positions)
+            row_of[units] = np.arange(len(positions))
         rows = row_of[answered_by]
-        return table.take(pa.array(rows, mask=rows < 0))
+        has_none = rows < 0
+        return table.take(pa.array(rows, mask=has_none))
 
     def arrays(self, table: pa.Table) -> dict[str, Any]:
         """Convert some findings to the columns that all of them have in the frame."""
@@ -187,40 +205,40 @@ class FindingStore:
 
     def _arrays(self, named: pa.Table) -> dict[str, Any]:
         """Convert findings under their names in the frame to its columns."""
-        if self._kind is None:
-            return {name: array_of(named.column(name)) for name in named.column_names}
         arrays: dict[str, Any] = {}
+        if self._kind is None:
+            for name in named.column_names:
+                arrays[name] = array_of(named.column(name))
+            return arrays
         kinds = field_types(self._kind.model).values()
         for name, kind in zip(named.column_names, kinds, strict=True):
             arrays[name] = array_of(named.column(name), kind)
         if self._kind.count_column is not None:
-            counts = pc.list_value_length(named.column(0)).cast(pa.int64())
+            lists = named.column(0)
+            counts = pc.list_value_length(lists).cast(pa.int64())
             arrays[self._kind.count_column] = array_of(counts)
         return arrays
 
     def _joined(self) -> pa.Table:
         """Join the tables in the order in which they were added."""
-        if not self._tables:
+        if not self._parts:
             schema = pa.schema([]) if self._kind is None else self._kind.arrow
             return schema.empty_table()
-        joined = pa.concat_tables(self._tables, promote_options="permissive").combine_chunks()
+        tables = [part.table for part in self._parts]
+        joined = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
         if self._kind is not None:
             return joined
         # The columns of a function in the frame's order, whichever shard came first.
-        order = sorted(range(len(self._tables)), key=self._first_position)
-        return joined.select(_union_of_names([self._tables[index] for index in order]))
-
-    def _first_position(self, index: int) -> list[int]:
-        first: list[int] = self._positions[index][:1].tolist()
-        return first
+        names: dict[str, None] = {}
+        for part in sorted(self._parts, key=_first_position):
+            names.update(dict.fromkeys(part.table.column_names))
+        return joined.select(list(names))
 
 
-def _union_of_names(tables: Sequence[pa.Table]) -> list[str]:
-    """Return the names of the columns of all tables, each once, in order."""
-    names: dict[str, None] = {}
-    for table in tables:
-        names.update(dict.fromkeys(table.column_names))
-    return list(names)
+def _first_position(part: _Part) -> list[int]:
+    """Return the first unit's position; nothing if the part has none."""
+    first: list[int] = part.positions[:1].tolist()
+    return first
 
 
 def _join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:

@@ -11,7 +11,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.check import Checked, check_alone, check_answer
-from pandas_amr._findings.store import Failure, Who
+from pandas_amr._findings.store import Failure, MapName, Reason, Record, Who
 from pandas_amr._journal.keys import fingerprint
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
@@ -79,11 +79,12 @@ class Attempt:
     too_long: bool = False
     is_of_content: bool = True
 
-    def failures(self, positions: Sequence[int]) -> dict[int, tuple[Who, str]]:
+    def failures(self, positions: Sequence[int]) -> dict[int, Reason]:
         """Return who failed, and why, for each of the units at ``positions`` that did."""
-        failures: dict[int, tuple[Who, str]] = {}
+        failures: dict[int, Reason] = {}
         for number, problem in self.checked.problems.items():
-            failures[positions[number]] = (self.who, problem)
+            position = positions[number]
+            failures[position] = (self.who, problem)
         return failures
 
 
@@ -107,10 +108,10 @@ class Progress:
     cache: ShardCache | None = None
     pieces: Pieces | None = None
     one_unit: bool = False
-    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    found: dict[int, Record] = field(default_factory=dict)
     repaired: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
-    failed: dict[int, tuple[Who, str]] = field(default_factory=dict)
+    failed: dict[int, Reason] = field(default_factory=dict)
     too_long: set[int] = field(default_factory=set)
     of_content: set[int] = field(default_factory=set)
     usage: Usage = NO_USAGE
@@ -121,9 +122,7 @@ class Progress:
         for position in positions:
             self.attempts[position] = self.attempts.get(position, 0) + 1
 
-    def add_failures(
-        self, failures: Mapping[int, tuple[Who, str]], attempt: Attempt | None = None
-    ) -> None:
+    def add_failures(self, failures: Mapping[int, Reason], attempt: Attempt | None = None) -> None:
         """Note the units that have failed, and why: in an attempt, or since none is made."""
         self.failed.update(failures)
         if attempt is not None and attempt.too_long:
@@ -137,7 +136,8 @@ class Progress:
         self.failed.pop(position, None)
         self.of_content.discard(position)
         earlier = self.attempts.get(position, 0)
-        self.attempts[position] = earlier + sum(pieces.attempts.values())
+        of_pieces = sum(pieces.attempts.values())
+        self.attempts[position] = earlier + of_pieces
         if pieces.repaired:
             self.repaired.add(position)
 
@@ -155,7 +155,7 @@ class AgentMapper:
         breaker: decides whether what has failed is worth further requests.
     """
 
-    name: str | None
+    name: MapName
     prompt: MapPrompt
     model: Model
     tools: tuple[Tool, ...]
@@ -194,11 +194,11 @@ class AgentMapper:
         digests = self.units.fingerprints(positions, former=former)
         if self.prompt.instructions is None:
             return digests
-        instructions = [self.prompt.instruction_or_problem(position) for position in positions]
-        return [
-            fingerprint(digest, instruction.encode())
-            for digest, instruction in zip(digests, instructions, strict=True)
-        ]
+        fingerprints: list[bytes] = []
+        for digest, position in zip(digests, positions, strict=True):
+            instruction = self.prompt.instruction_or_problem(position)
+            fingerprints.append(fingerprint(digest, instruction.encode()))
+        return fingerprints
 
     def context_fingerprints(
         self, positions: Sequence[int], *, former: bool = False
@@ -207,7 +207,8 @@ class AgentMapper:
         context = self.prompt.context
         if context is None:
             return []
-        return [b"context", *context.fingerprints(positions, former=former)]
+        digests = context.fingerprints(positions, former=former)
+        return [b"context", *digests]
 
     async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
         """Ask for the shard's findings until each unit has one or has failed alone."""
@@ -284,7 +285,10 @@ class AgentMapper:
         is_alone = len(positions) == 1
         is_asked_afresh = is_alone and not is_halved and attempt.who == "schema"
         is_poor = 2 * len(failures) > len(positions)
-        poor_halvings = poor_halvings + 1 if is_poor else 0
+        if is_poor:
+            poor_halvings += 1
+        else:
+            poor_halvings = 0
         is_split = not is_alone and self._may_halve(attempt, poor_halvings)
         # A unit that is too long may still be read in pieces.
         is_final = not (is_asked_afresh or is_split or attempt.too_long)
@@ -303,7 +307,7 @@ class AgentMapper:
         return attempt.may_halve and not is_in_vain
 
     async def _may_go_on(
-        self, failures: Mapping[int, tuple[Who, str]], progress: Progress, *, is_final: bool
+        self, failures: Mapping[int, Reason], progress: Progress, *, is_final: bool
     ) -> bool:
         """Ask the breaker whether to go on. The pieces of a unit count together, at its end."""
         if progress.pieces is not None:
@@ -311,7 +315,7 @@ class AgentMapper:
         return await self.breaker.may_go_on(self.name, progress.shard, failures, is_final=is_final)
 
     async def _ask_halves(
-        self, failures: Mapping[int, tuple[Who, str]], progress: Progress, poor_halvings: int
+        self, failures: Mapping[int, Reason], progress: Progress, poor_halvings: int
     ) -> None:
         """Ask about both halves of the units that failed, side by side.
 
@@ -323,16 +327,20 @@ class AgentMapper:
         """
         positions = list(failures)
         middle = (len(positions) + 1) // 2
-        halves = [half for half in (positions[:middle], positions[middle:]) if half]
+        halves = [positions[:middle]]
+        if middle < len(positions):
+            halves.append(positions[middle:])
         if not self.breaker.asks_in_order(self.name, progress.shard):
             tasks = [self._ask_half(half, progress, poor_halvings) for half in halves]
-            for error in await asyncio.gather(*tasks, return_exceptions=True):
+            errors = await asyncio.gather(*tasks, return_exceptions=True)
+            for error in errors:
                 if error is not None:
                     raise error
             return
         for half in halves:
             if self.breaker.has_given_up(self.name):
-                progress.add_failures({position: failures[position] for position in half})
+                left = {position: failures[position] for position in half}
+                progress.add_failures(left)
             else:
                 await self._ask_half(half, progress, poor_halvings)
 
@@ -368,8 +376,10 @@ class AgentMapper:
         await self._ask_pieces(pieces, lines)
         progress.add_pieces(pieces, position)
         if pieces.failed:
-            number, (who, reason) = min(pieces.failed.items())
-            progress.failed[position] = (who, f"piece {number + 1} of {len(lines)}: {reason}")
+            number = min(pieces.failed)
+            who, reason = pieces.failed[number]
+            place = f"piece {number + 1} of {len(lines)}"
+            progress.failed[position] = (who, f"{place}: {reason}")
             if number in pieces.of_content:
                 progress.of_content.add(position)
             return bool(pieces.too_long)
@@ -392,7 +402,8 @@ class AgentMapper:
             await self._ask_until_done((number,), pieces)
 
         if rest and self.breaker.is_unproven(self.name):
-            await ask_piece(rest.pop(0))
+            first = rest.pop(0)
+            await ask_piece(first)
             if pieces.failed:
                 return
         async for _ in run_concurrently(ask_piece, rest, limit=PIECES_AT_ONCE):
@@ -427,7 +438,9 @@ class AgentMapper:
 
     async def _ask_with_repairs(self, positions: Sequence[int], progress: Progress) -> Attempt:
         """Ask about these units, then for what cannot be used again, in one REPL."""
-        repl = self.repl_for(positions) if progress.pieces is None else None
+        repl = None
+        if progress.pieces is None:
+            repl = self.repl_for(positions)
         try:
             attempt = await self._ask_first(positions, progress, repl)
             for _ in range(self.max_repairs):
@@ -474,9 +487,8 @@ class AgentMapper:
         else:
             text = prompts.map_repair(problems, hand_in=self._hand_in_text(repl))
         messages = (*last.conversation, Message("user", text))
-        return await self._ask_once(
-            messages, positions, tuple(problems), progress, repl, is_repair=True
-        )
+        numbers = tuple(problems)
+        return await self._ask_once(messages, positions, numbers, progress, repl, is_repair=True)
 
     def _is_flat(self, progress: Progress) -> bool:
         return self.prompt.is_flat(one_unit=progress.one_unit, pieces=progress.pieces)
@@ -485,7 +497,9 @@ class AgentMapper:
         """Say by what findings are handed in again; nothing if they are typed."""
         if repl is not None:
             return prompts.by_line(repl.line)
-        return prompts.by_tool("findings") if self.tools else ""
+        if self.tools:
+            return prompts.by_tool("findings")
+        return ""
 
     async def _ask_once(
         self,
@@ -509,7 +523,8 @@ class AgentMapper:
         except ModelError as error:
             if error.fatal:
                 raise
-            progress.usage += replace(error.usage or NO_USAGE, tries=error.attempts)
+            usage = error.usage or NO_USAGE
+            progress.usage += replace(usage, tries=error.attempts)
             return _failed_attempt(numbers, error)
         progress.usage += answer.usage
         progress.form = answer.ways or progress.form
@@ -526,21 +541,28 @@ class AgentMapper:
             return
         problems: dict[int, str] = {}
         for number, problem in checked.problems.items():
-            problems[purpose.units[0 if purpose.piece else number]] = problem
+            place = 0 if purpose.piece else number
+            unit = purpose.units[place]
+            problems[unit] = problem
         answer.settle(len(checked.accepted), problems, self.kind.schema["properties"])
 
     def _count_repaired(
         self, checked: Checked, positions: Sequence[int], progress: Progress
     ) -> None:
         """Count the findings that came in a repair turn."""
-        progress.repaired.update(positions[number] for number in checked.accepted)
-        if checked.accepted:
-            record_event(partial(Repaired, units=len(checked.accepted)))
+        repaired = [positions[number] for number in checked.accepted]
+        if repaired:
+            progress.repaired.update(repaired)
+            record_event(partial(Repaired, units=len(repaired)))
 
     async def _accept(self, checked: Checked, positions: Sequence[int], progress: Progress) -> None:
         """Make accepted findings durable; only then they count."""
-        found = {positions[number]: record for number, record in checked.accepted.items()}
-        answered = {positions[number]: form for number, form in checked.said.items()}
+        found: dict[int, Record] = {}
+        answered: dict[int, Record] = {}
+        for number, record in checked.accepted.items():
+            position = positions[number]
+            found[position] = record
+            answered[position] = checked.said[number]
         await self._make_durable(found, answered, progress)
         progress.found |= found
         if found:
@@ -553,10 +575,11 @@ class AgentMapper:
         repl: Repl | None,
         purpose: Purpose,
     ) -> Answer:
+        submission = self.kind.submission(alone=self._is_flat(progress))
         return await run_agent(
             self.model,
             messages,
-            submission=self.kind.submission(alone=self._is_flat(progress)),
+            submission=submission,
             phase="map",
             tools=self.tools if repl is None else (repl, *self.tools),
             max_steps=self.max_steps,
@@ -574,16 +597,16 @@ class AgentMapper:
         """Match an answer with the units that it is about, and check its findings."""
         if self._is_flat(progress):
             return check_alone(answer, self.kind)
-        if answer.form == REPL_FORM:  # code may hand in any number of values, all of them wrong
-            return await asyncio.to_thread(
-                check_answer, answer, self.kind, asked=numbers, of=len(positions)
-            )
-        return check_answer(answer, self.kind, asked=numbers, of=len(positions))
+        units = len(positions)
+        if answer.form != REPL_FORM:
+            return check_answer(answer, self.kind, asked=numbers, of=units)
+        # Code may hand in any number of values, all of them wrong.
+        return await asyncio.to_thread(check_answer, answer, self.kind, asked=numbers, of=units)
 
     async def _make_durable(
         self,
-        found: Mapping[int, dict[str, Any]],
-        answered: Mapping[int, dict[str, Any]],
+        found: Mapping[int, Record],
+        answered: Mapping[int, Record],
         progress: Progress,
     ) -> None:
         """Write findings to the journal before they count."""
@@ -591,10 +614,12 @@ class AgentMapper:
         if cache is None or not found:
             return
         if pieces is None:
-            await cache.keep(found, answered, progress.repaired.intersection(found))
+            repaired = progress.repaired.intersection(found)
+            await cache.keep(found, answered, repaired)
             return
-        found_by_line = {pieces.lines[number]: record for number, record in found.items()}
-        answered_by_line = {pieces.lines[number]: form for number, form in answered.items()}
+        lines = pieces.lines
+        found_by_line = {lines[number]: record for number, record in found.items()}
+        answered_by_line = {lines[number]: form for number, form in answered.items()}
         await cache.keep_pieces(found_by_line, answered_by_line, pieces.position)
 
 
@@ -605,8 +630,14 @@ def _purpose_of(
     pieces = progress.pieces
     if pieces is None:
         return Purpose("map", tuple(positions), asked=numbers, is_repair=is_repair)
-    first = positions[0] + 1
-    return Purpose("map", (pieces.position,), first, len(pieces.lines), (0,), is_repair=is_repair)
+    return Purpose(
+        "map",
+        units=(pieces.position,),
+        piece=positions[0] + 1,
+        pieces=len(pieces.lines),
+        asked=(0,),
+        is_repair=is_repair,
+    )
 
 
 def _sandbox_attempt(numbers: tuple[int, ...], error: SandboxError) -> Attempt:
@@ -617,12 +648,14 @@ def _sandbox_attempt(numbers: tuple[int, ...], error: SandboxError) -> Attempt:
 
 def _failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:
     """Make the attempt that a model's error is; fewer units help if one of them is the cause."""
+    checked = Checked(problems=dict.fromkeys(numbers, str(error)))
     is_of_content = isinstance(error, OF_CONTENT)
     is_of_request = isinstance(error, ModelUnavailable) and error.answers_others
+    is_too_long = isinstance(error, ModelRejected) and error.too_long
     return Attempt(
-        Checked(problems=dict.fromkeys(numbers, str(error))),
+        checked,
         who="model",
         may_halve=is_of_content or is_of_request,
-        too_long=isinstance(error, ModelRejected) and error.too_long,
+        too_long=is_too_long,
         is_of_content=is_of_content,
     )

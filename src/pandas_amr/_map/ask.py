@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._findings.finding_type import FindingType
-from pandas_amr._findings.store import FindingStore
+from pandas_amr._findings.store import Failure, FindingStore
 from pandas_amr._journal.keys import Question
 from pandas_amr._journal.origins import SameRows
 from pandas_amr._map.agent import AgentMapper
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pandas_amr._agent.repl import Repl
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
-    from pandas_amr._findings.store import Failure
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._records.usage import Phase
@@ -212,7 +211,8 @@ def _position_of(failure: Failure) -> int:
 
 
 def _answer_data(store: FindingStore, units: Units) -> Data:
-    answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
+    columns = store.columns(units.asked, units.answered_by)
+    answers = pd.DataFrame(columns, index=units.frame.index)
     return ArrowFrame.of(answers).data("answers")
 
 
@@ -246,9 +246,8 @@ def _finding_type(fields: dict[str, Any]) -> FindingType:
         UsageError: it is nothing that a model could be asked for.
     """
     try:
-        return FindingType.of(
-            record_type("Answer", {name: parse_type(one) for name, one in fields.items()}), None
-        )
+        types = {name: parse_type(written) for name, written in fields.items()}
+        return FindingType.of(record_type("Answer", types), None)
     except (TypeError, AttributeError, LookupError) as error:
         raise UsageError(
             f"ask(..., schema=) cannot be used: {type(error).__name__}: {error}"

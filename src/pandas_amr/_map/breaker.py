@@ -19,7 +19,7 @@ from pandas_amr._records.counts import counted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from pandas_amr._findings.store import Who
+    from pandas_amr._findings.store import MapName, Reason, Who
 
 LEAST_SHARDS = 3  # a reason of one or two shards may be that of their rows
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
@@ -49,8 +49,10 @@ def find_kind(who: Who, reason: str) -> str:
         >>> find_kind("callable", "ValueError: could not convert string to float: 'n/a'")
         'callable: ValueError: could not convert string to float'
     """
-    parts = QUOTED.sub("#", reason).split(":")[:REASON_PARTS]
-    return f"{who}: {WITH_DIGIT.sub('#', ':'.join(parts)).strip()}"
+    parts = QUOTED.sub("#", reason).split(":")
+    beginning = ":".join(parts[:REASON_PARTS])
+    common = WITH_DIGIT.sub("#", beginning)
+    return f"{who}: {common.strip()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Doom:
         reason: the reason of one of the failures.
     """
 
-    map: str | None
+    map: MapName
     who: Who
     reason: str
     units: int
@@ -81,9 +83,11 @@ class Doom:
             reason = reason.partition(": ")[0]
         if self.who == "callable":  # an exception's text may quote a cell
             reason = EXCEPTION_TEXT.sub(r"\1", reason)
+        units = counted(self.units, "unit")
+        shards = counted(self.shards, "shard")
         return (
-            f"{counted(self.units, 'unit')} in {counted(self.shards, 'shard')}{of_map} failed and "
-            f"none succeeded, all for one reason: {reason} ({self.who})."
+            f"{units} in {shards}{of_map} failed and none succeeded, all for one reason: "
+            f"{reason} ({self.who})."
         )
 
     def advise(self) -> str:
@@ -107,27 +111,29 @@ class _Tally:
 
     has_succeeded: bool = False
     failed: dict[str, dict[int, set[int]]] = field(default_factory=dict)
-    first: dict[str, tuple[Who, str]] = field(default_factory=dict)
+    first: dict[str, Reason] = field(default_factory=dict)
     final: int = 0
     has_ended: bool = False
     asking: set[int] = field(default_factory=set)
     pioneer: int | None = None
 
-    def add(self, shard: int, failures: Mapping[int, tuple[Who, str]]) -> None:
+    def add(self, shard: int, failures: Mapping[int, Reason]) -> None:
         """Add the failures of some units of a shard."""
         for position, (who, reason) in failures.items():
             kind = find_kind(who, reason)
             self.first.setdefault(kind, (who, reason))
-            self.failed.setdefault(kind, {}).setdefault(shard, set()).add(position)
+            by_shard = self.failed.setdefault(kind, {})
+            by_shard.setdefault(shard, set()).add(position)
 
     def of_earlier_part(self) -> _Tally:
         """Return what the next part of the run begins with; its shards have numbers from 1 on."""
         failed: dict[str, dict[int, set[int]]] = {}
         for kind, by_shard in self.failed.items():
-            failed[kind] = {
-                -number: positions for number, positions in enumerate(by_shard.values())
-            }
-        return _Tally(self.has_succeeded, failed, dict(self.first), self.final, self.has_ended)
+            failed[kind] = {}
+            for number, positions in enumerate(by_shard.values()):
+                failed[kind][-number] = positions
+        first = dict(self.first)
+        return _Tally(self.has_succeeded, failed, first, self.final, self.has_ended)
 
     def end(self, shard: int) -> None:
         """Note that a shard has ended."""
@@ -137,7 +143,7 @@ class _Tally:
         for by_shard in self.failed.values():
             self.has_ended |= shard in by_shard
 
-    def find_doom(self, name: str | None, give_up_after: int) -> Doom | None:
+    def find_doom(self, name: MapName, give_up_after: int) -> Doom | None:
         """Return why to give up; None if there is no reason to, or not yet."""
         is_probed = self.has_ended or self.final >= give_up_after
         if self.has_succeeded or not is_probed:
@@ -170,8 +176,8 @@ class Breaker:
     ) -> None:
         self._give_up_after = give_up_after
         self._in_order = in_order
-        self._tallies: dict[str | None, _Tally] = {}
-        self._earlier: dict[str | None, _Tally] | None = None
+        self._tallies: dict[MapName, _Tally] = {}
+        self._earlier: dict[MapName, _Tally] | None = None
         if earlier is not None:
             tallies = earlier._tallies.items()  # noqa: SLF001 (of this class)
             self._earlier = {name: tally.of_earlier_part() for name, tally in tallies}
@@ -187,7 +193,7 @@ class Breaker:
 
     def arm(
         self,
-        shards: Mapping[str | None, int],
+        shards: Mapping[MapName, int],
         *,
         items: int,
         limit: int,
@@ -209,7 +215,9 @@ class Breaker:
         watched = [name for name, count in shards.items() if count >= least]
         if self._give_up_after is None or not watched:
             return limit
-        self._tallies = {name: _Tally() for name in watched} | (self._earlier or {})
+        self._tallies = {name: _Tally() for name in watched}
+        if self._earlier is not None:
+            self._tallies |= self._earlier
         self._on_doom = on_doom
         self._slots = asyncio.Semaphore(limit)
         self._open_shards = items
@@ -217,7 +225,7 @@ class Breaker:
         return self._workers
 
     @contextlib.asynccontextmanager
-    async def mapping(self, name: str | None, shard: int) -> AsyncIterator[None]:
+    async def mapping(self, name: MapName, shard: int) -> AsyncIterator[None]:
         """Let a shard be mapped in the block, once fewer than ``limit`` others are."""
         if self._slots is None:
             yield
@@ -241,24 +249,24 @@ class Breaker:
         """Watch no longer, and let go of the stage: a later part's breaker may go on from here."""
         self._on_doom = None
 
-    def has_given_up(self, name: str | None) -> bool:
+    def has_given_up(self, name: MapName) -> bool:
         """Tell whether nothing more is to be asked of a map."""
         tally = self._tallies.get(name)
         return self.doom is not None and tally is not None and not tally.has_succeeded
 
-    def is_unproven(self, name: str | None) -> bool:
+    def is_unproven(self, name: MapName) -> bool:
         """Tell whether no unit of a map that is watched has succeeded so far."""
         tally = self._tallies.get(name)
         return tally is not None and not tally.has_succeeded
 
-    def asks_in_order(self, name: str | None, shard: int) -> bool:
+    def asks_in_order(self, name: MapName, shard: int) -> bool:
         """Tell whether halves of a shard are asked about one after the other."""
         tally = self._tallies.get(name)
         if tally is None or self._is_released:
             return False
         return self._in_order and tally.pioneer == shard
 
-    def add_success(self, name: str | None) -> None:
+    def add_success(self, name: MapName) -> None:
         """Note that a unit has got a finding: its map goes on to its end."""
         tally = self._tallies.get(name)
         if tally is not None and not tally.has_succeeded:
@@ -266,9 +274,7 @@ class Breaker:
             tally.pioneer = None
             self._wake()
 
-    def add_failure(
-        self, name: str | None, number: int, position: int, who: Who, reason: str
-    ) -> None:
+    def add_failure(self, name: MapName, number: int, position: int, who: Who, reason: str) -> None:
         """Note that a unit has failed which is like a shard of its own, as a recipe's row is."""
         tally = self._tallies.get(name)
         if tally is not None:
@@ -278,9 +284,9 @@ class Breaker:
 
     async def may_go_on(
         self,
-        name: str | None,
+        name: MapName,
         shard: int,
-        failures: Mapping[int, tuple[Who, str]],
+        failures: Mapping[int, Reason],
         *,
         is_final: bool = False,
     ) -> bool:
@@ -328,7 +334,7 @@ class Breaker:
             self._waiting.discard(key)
 
     @contextlib.asynccontextmanager
-    async def idle(self, name: str | None, shard: int) -> AsyncIterator[None]:
+    async def idle(self, name: MapName, shard: int) -> AsyncIterator[None]:
         """Wait in the block for other shards, or for another run, without a slot.
 
         If all wait for one another, all go on.
@@ -373,7 +379,8 @@ class Breaker:
                 self._on_doom(self.doom)
                 self._wake()
                 return
-        if self._waiting and len(self._idle) >= min(self._workers, self._open_shards):
+        under_way = min(self._workers, self._open_shards)
+        if self._waiting and len(self._idle) >= under_way:
             self.release()
 
     def _wake(self) -> None:

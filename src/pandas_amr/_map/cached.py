@@ -6,13 +6,13 @@ import asyncio
 import json
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from pandas_amr._agent.transcriber import note_keys, note_origins, writes_transcripts
-from pandas_amr._findings.store import Failure
+from pandas_amr._findings.store import Failure, MapName, Record
 from pandas_amr._journal.cache import AnswerCache, release_claim
 from pandas_amr._journal.entries import Check, find_readable_form, read_findings
 from pandas_amr._journal.first_format import hash_former_piece
@@ -33,12 +33,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    ByteArray: TypeAlias = NDArray[np.uint8]
+
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.origins import Origins, RowOrigins
     from pandas_amr._map.breaker import Breaker
     from pandas_amr._units.units import Units
 
+KeyByUnit: TypeAlias = "Mapping[int, bytes]"  # in the journal, by the unit's position
+# Returns the positions of the rows that are shown beside a shard of some units.
+ShownWith: TypeAlias = "Callable[[Sequence[int]], Sequence[int]]"
 LOOK_UP_SIZE = 20_000  # keys in one look-up
 
 Id = TypeVar("Id")
@@ -75,8 +80,8 @@ class UnitKeys:
         self._units = units
         self.by_shard = by_shard
         self._shard_of: dict[int, Shard] = {}
-        self._known: NDArray[np.uint8] | None = None
-        self._digests: NDArray[np.uint8] | None = None
+        self._known: ByteArray | None = None
+        self._digests: ByteArray | None = None
 
     def of(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Return the keys of some units, which are those of one shard if keys are ``by_shard``.
@@ -104,17 +109,22 @@ class UnitKeys:
         A run that goes on asks about some units, and no run about empty ones: but the same call
         looks for whole shards, and so did those before it.
         """
-        self._shard_of = {position: shard for shard in shards for position in shard.positions}
+        self._shard_of = {}
+        for shard in shards:
+            self._shard_of.update(dict.fromkeys(shard.positions, shard))
 
     def shard_of(self, position: int, default: Sequence[int]) -> tuple[int, ...]:
         """Return the units of the whole shard of a unit; ``default`` if no other is known."""
         shard = self._shard_of.get(position)
-        return tuple(default) if shard is None else tuple(shard.positions)
+        if shard is None:
+            return tuple(default)
+        return shard.positions
 
     def digests_of(self, positions: Sequence[int]) -> list[bytes]:
         """Return the fingerprints of the units alone, whose keys were asked for."""
         assert self._digests is not None
-        return _as_bytes(self._digests[self._places_of(positions)])
+        digests = self._digests[self._places_of(positions)]
+        return _as_bytes(digests)
 
     def _places_of(self, positions: Sequence[int]) -> NDArray[np.intp]:
         return np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
@@ -123,8 +133,11 @@ class UnitKeys:
         digests = self._mapper.unit_fingerprints(positions, former=former)
         context = self._mapper.context_fingerprints(positions, former=former)
         shard = fingerprint(*digests, *context)
-        places = [number.to_bytes(4, "big") for number in range(len(positions))]
-        return [self._cache.key(shard + place, former=former) for place in places]
+        keys: list[bytes] = []
+        for number in range(len(positions)):
+            place = number.to_bytes(4, "big")
+            keys.append(self._cache.key(shard + place, former=former))
+        return keys
 
     def _keys_of_units(self, positions: Sequence[int]) -> list[bytes]:
         asked = self._units.asked
@@ -132,21 +145,25 @@ class UnitKeys:
             self._known = np.zeros((len(asked), KEY_BYTES), dtype=np.uint8)
             self._digests = np.zeros_like(self._known)
         places = self._places_of(positions)
-        new = places[~self._known[places].any(axis=1)]
+        is_known = self._known[places].any(axis=1)
+        new = places[~is_known]
         if len(new):
             digests = self._mapper.unit_fingerprints(asked[new].tolist())
-            self._known[new] = _as_array([self._cache.key(digest) for digest in digests])
+            keys = [self._cache.key(digest) for digest in digests]
+            self._known[new] = _as_array(keys)
             self._digests[new] = _as_array(digests)
         return _as_bytes(self._known[places])
 
 
-def _as_array(keys: Sequence[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+def _as_array(keys: Sequence[bytes]) -> ByteArray:
+    flat = np.frombuffer(b"".join(keys), dtype=np.uint8)
+    return flat.reshape(-1, KEY_BYTES)
 
 
-def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
+def _as_bytes(keys: ByteArray) -> list[bytes]:
     raw = keys.tobytes()
-    return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+    starts = range(0, len(raw), KEY_BYTES)
+    return [raw[start : start + KEY_BYTES] for start in starts]
 
 
 @dataclass(frozen=True)
@@ -165,7 +182,7 @@ class UnitOrigins:
     units: Units
     keys: UnitKeys
     is_found_by_key: bool = False
-    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None
+    shown_with: ShownWith | None = None
 
     def of(self, positions: Sequence[int], shard: Sequence[int]) -> list[Origins]:
         """Return what is behind the finding of each of some units of a shard."""
@@ -239,14 +256,15 @@ class CachedMapper:
         by_shard: bool,
         rows: RowOrigins | None = None,
         is_plain: bool = False,
-        shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        shown_with: ShownWith | None = None,
         retry_failed_after_s: float | None = None,
     ) -> None:
         assert mapper.kind is not None
         self.mapper = mapper
         self.cache = cache
         self.keys = UnitKeys(mapper, cache, units, by_shard=by_shard)
-        is_found_by_key = is_plain and not by_shard and rows is not None and rows.is_own
+        is_own_row = rows is not None and rows.is_own
+        is_found_by_key = is_own_row and is_plain and not by_shard
         self._origins = UnitOrigins(
             rows, units, self.keys, is_found_by_key=is_found_by_key, shown_with=shown_with
         )
@@ -258,7 +276,7 @@ class CachedMapper:
         self._mark: tuple[int, int] | None = None
 
     @property
-    def name(self) -> str | None:
+    def name(self) -> MapName:
         """The map's name."""
         return self.mapper.name
 
@@ -296,12 +314,14 @@ class CachedMapper:
         """Return what finds and keeps corrections: they are answers to a question of their own."""
         cache = self.cache.for_corrections()
         keys = UnitKeys(self.mapper, cache, self._units, by_shard=self.keys.by_shard)
-        return CorrectionParts(cache, keys, replace(self._origins, keys=keys), self._check)
+        origins = replace(self._origins, keys=keys)
+        return CorrectionParts(cache, keys, origins, self._check)
 
     async def look_up(self, position: int) -> CachedFindings:
         """Look one unit up."""
-        [key] = self.keys.of([position])
-        return await self._look_up([position], [key], self.keys.shard_of(position, [position]))
+        unit = [position]
+        shard = self.keys.shard_of(position, unit)
+        return await self._look_up(unit, self.keys.of(unit), shard)
 
     async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[CachedFindings]:
         """Look many units up, in parts.
@@ -312,9 +332,8 @@ class CachedMapper:
         mark = await self.cache.mark()
         for start in range(0, len(positions), LOOK_UP_SIZE):
             part = positions[start : start + LOOK_UP_SIZE]
-            yield await self._look_up(
-                part, await run_off_loop(self.keys.of, part, size=len(part)), part
-            )
+            keys = await run_off_loop(self.keys.of, part, size=len(part))
+            yield await self._look_up(part, keys, part)
         self._mark = mark
 
     async def find_unknown(self, shard: Shard) -> list[int]:
@@ -322,9 +341,9 @@ class CachedMapper:
         positions = list(shard.positions)
         keys = self.keys.of(positions)
         found = await self._look_up(positions, keys, positions)
-        known = set(found.positions)
-        rest = [position for position in positions if position not in known]
-        return without_failed(rest, await self.recall_failures(rest, shard))
+        rest = _without(positions, found.positions)
+        failures = await self.recall_failures(rest, shard)
+        return without_failed(rest, failures)
 
     async def recall_failures(
         self, positions: Sequence[int], shard: Shard | None = None
@@ -337,7 +356,10 @@ class CachedMapper:
         """
         if self.asks_failed_units or self.retry_failed_after_s is None:
             return []
-        asked_with = list(positions) if shard is None else list(shard.positions)
+        asked_with: Sequence[int] = positions
+        number = 0
+        if shard is not None:
+            asked_with, number = shard.positions, shard.number
         keys = await self._keys_by_position(positions, asked_with)
         wanted = list(keys.values())
         remembered = await self.cache.recall_failures(wanted, self.retry_failed_after_s)
@@ -345,10 +367,10 @@ class CachedMapper:
         for position, key in keys.items():
             known = remembered.get(key)
             if known is not None:
-                number = 0 if shard is None else shard.number
                 failures.append(_make_failure(position, number, known, self.name))
         if failures and not self._origins.is_found_by_key:
-            await self._link([failure.position for failure in failures], keys, asked_with)
+            failed = [failure.position for failure in failures]
+            await self._link(failed, keys, asked_with)
         return failures
 
     async def _keys_by_position(
@@ -360,7 +382,7 @@ class CachedMapper:
         by_position = dict(zip(source, made, strict=True))
         return {position: by_position[position] for position in positions}
 
-    async def _remember(self, shard: Shard, mapped: MappedShard, keys: Mapping[int, bytes]) -> None:
+    async def _remember(self, shard: Shard, mapped: MappedShard, keys: KeyByUnit) -> None:
         """Remember which units failed for their content.
 
         As long as no unit has succeeded, all may fail for a reason that is not theirs: then they
@@ -381,20 +403,25 @@ class CachedMapper:
 
     async def write_failures(self) -> None:
         """Write the failures that wait to be remembered: the run did not give up."""
-        unwritten, self._unwritten = self._unwritten, {}
-        if unwritten:
-            await self.cache.remember_failures(
-                {key: failure for key, (failure, _) in unwritten.items()},
-                {key: origins for key, (_, origins) in unwritten.items()},
-                is_found_by_key=self._origins.is_found_by_key,
-            )
+        if not self._unwritten:
+            return
+        failures: dict[bytes, RememberedFailure] = {}
+        origins: dict[bytes, Origins] = {}
+        for key, (failure, behind) in self._unwritten.items():
+            failures[key] = failure
+            origins[key] = behind
+        self._unwritten = {}  # before the wait: others may add to it meanwhile
+        await self.cache.remember_failures(
+            failures, origins, is_found_by_key=self._origins.is_found_by_key
+        )
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
         """Map what is not cached; wait for what another map, run or process asks for."""
         del cache  # it has its own
         if not shard.positions:
             return self._cached_nothing(shard)
-        keys = dict(zip(shard.positions, self.keys.of(shard.positions), strict=True))
+        made = self.keys.of(shard.positions)
+        keys = dict(zip(shard.positions, made, strict=True))
         claims = self.cache.journal.claims
         parts: list[MappedShard] = []
         rest = list(shard.positions)
@@ -406,9 +433,10 @@ class CachedMapper:
                 parts += of_them
                 rest = _without(rest, done)
             else:
-                await self._wait_for(shard, [claims[keys[position]] for position in rest])
+                others = [claims[keys[position]] for position in rest]
+                await self._wait_for(shard, others)
             has_waited = True
-        cached = frozenset[int]().union(*(part.cached for part in parts))
+        cached = frozenset[int]().union(*[part.cached for part in parts])
         self.cache.count_recalled(len(cached))
         return join_parts(shard, self.name, parts, cached)
 
@@ -422,7 +450,7 @@ class CachedMapper:
         self,
         shard: Shard,
         positions: list[int],
-        keys: Mapping[int, bytes],
+        keys: KeyByUnit,
         *,
         has_waited: bool,
     ) -> tuple[list[int], list[MappedShard]]:
@@ -434,34 +462,38 @@ class CachedMapper:
             The units that are done, and what came of them. Other processes ask about the rest.
         """
         journal = self.cache.journal
+        wanted = [keys[position] for position in positions]
         try:
-            claim = await journal.claim([keys[position] for position in positions])
+            claim = await journal.claim(wanted)
         except JournalError as error:
-            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
+            nothing = self._cached_nothing(shard)
+            return positions, [replace(nothing, ended_by=error)]
         positions = [position for position in positions if keys[position] in claim.keys]
         if not positions:
             journal.end_claim(claim)
             return [], []
         try:
             parts = await self._map_claimed(shard, positions, keys, claim, has_waited)
-            return positions, parts
         except JournalError as error:
-            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
+            nothing = self._cached_nothing(shard)
+            parts = [replace(nothing, ended_by=error)]
         finally:
             journal.end_claim(claim)
+        return positions, parts
 
     async def _map_claimed(
         self,
         shard: Shard,
         positions: list[int],
-        keys: Mapping[int, bytes],
+        keys: KeyByUnit,
         claim: Claim,
         has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
     ) -> list[MappedShard]:
         """Look claimed units up, and have the rest mapped."""
         found = await self._look_up_claimed(shard, positions, keys, has_waited)
         cached = set(found.positions)
-        self.cache.journal.release(claim, [keys[position] for position in cached])
+        cached_keys = [keys[position] for position in cached]
+        self.cache.journal.release(claim, cached_keys)
         parts: list[MappedShard] = []
         if cached:
             parts.append(_cached_part(shard, self.name, found))
@@ -479,13 +511,14 @@ class CachedMapper:
         return replace(self._cached_nothing(shard), failures=failures, remembered=remembered)
 
     def _no_findings(self) -> CachedFindings:
-        return CachedFindings([], self._check.kind.arrow.empty_table())
+        table = self._check.kind.arrow.empty_table()
+        return CachedFindings([], table)
 
     async def _look_up_claimed(
         self,
         shard: Shard,
         positions: Sequence[int],
-        keys: Mapping[int, bytes],
+        keys: KeyByUnit,
         has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
     ) -> CachedFindings:
         """Look up what somebody else may have written since all units were looked up."""
@@ -495,7 +528,7 @@ class CachedMapper:
         return await self._look_up(positions, wanted, shard.positions)
 
     async def _map_rest(
-        self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]
+        self, shard: Shard, positions: list[int], keys: KeyByUnit
     ) -> list[MappedShard]:
         """Have units without a finding mapped, but for those that failed before."""
         failures = await self.recall_failures(positions, shard)
@@ -508,13 +541,14 @@ class CachedMapper:
         return parts
 
     async def _map_uncached(
-        self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]
+        self, shard: Shard, positions: list[int], keys: KeyByUnit
     ) -> MappedShard:
         """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
         if writes_transcripts():
             read = partial(self._origins.behind, shard.positions)
-            note_origins(await run_off_loop(read, size=len(shard.positions)))
+            behind = await run_off_loop(read, size=len(shard.positions))
+            note_origins(behind)
             note_origins([self.cache.base])  # a plan may have quoted rows in what is asked
         writer = ShardWriter(
             self.cache, self._check, self._units, keys, self._origins, shard.positions
@@ -535,7 +569,7 @@ class CachedMapper:
                 these.
         """
         texts = _by_id(positions, keys, await self.cache.recall(keys))
-        found: dict[int, dict[str, Any]] = await run_off_loop(
+        found: dict[int, Record] = await run_off_loop(
             read_findings, texts, self._check, size=len(texts)
         )
         key_of = dict(zip(positions, keys, strict=True))
@@ -547,42 +581,40 @@ class CachedMapper:
             found |= await self._look_up_former(missing, shard)
         cached = [position for position in positions if position in found]
         records = [found[position] for position in cached]
-        table: pa.Table = await run_off_loop(
-            make_table, records, self._check.kind.arrow, size=len(records)
-        )
+        schema = self._check.kind.arrow
+        table: pa.Table = await run_off_loop(make_table, records, schema, size=len(records))
         return CachedFindings(cached, table, repaired)
 
-    async def _find_repaired(
-        self, found: Collection[int], keys: Mapping[int, bytes]
-    ) -> frozenset[int]:
+    async def _find_repaired(self, found: Collection[int], keys: KeyByUnit) -> frozenset[int]:
         """Find the units among these whose finding came in a repair turn."""
-        marked = await self.cache.find_repaired([keys[position] for position in found])
+        wanted = [keys[position] for position in found]
+        marked = await self.cache.find_repaired(wanted)
         return frozenset(position for position in found if keys[position] in marked)
 
-    async def _link(
-        self, found: Collection[int], keys: Mapping[int, bytes], shard: Sequence[int]
-    ) -> None:
+    async def _link(self, found: Collection[int], keys: KeyByUnit, shard: Sequence[int]) -> None:
         """Note that findings which the journal has are of further rows, too."""
         positions = list(found)
-        if positions:
-            origins = await run_off_loop(self._origins.of, positions, shard, size=len(positions))
-            by_key = {keys[one]: rows for one, rows in zip(positions, origins, strict=True)}
-            await self.cache.link(by_key)
+        if not positions:
+            return
+        origins: list[Origins] = await run_off_loop(
+            self._origins.of, positions, shard, size=len(positions)
+        )
+        found_keys = [keys[position] for position in positions]
+        await self.cache.link(dict(zip(found_keys, origins, strict=True)))
 
     async def _look_up_former(
         self, missing: Sequence[int], shard: Sequence[int]
-    ) -> dict[int, dict[str, Any]]:
+    ) -> dict[int, Record]:
         """Look units up under the keys that the journal's first format gave them."""
         source = shard if self.keys.by_shard else missing
         make_keys = partial(self.keys.of, former=True)
         former_keys: list[bytes] = await run_off_loop(make_keys, source, size=len(source))
         key_of = dict(zip(source, former_keys, strict=True))
         keys = [key_of[position] for position in missing]
-        texts = _by_id(missing, keys, await self.cache.recall(keys))
+        entries = await self.cache.recall(keys)
+        texts = _by_id(missing, keys, entries)
         read = partial(read_findings, former=True)
-        found: dict[int, dict[str, Any]] = await run_off_loop(
-            read, texts, self._check, size=len(texts)
-        )
+        found: dict[int, Record] = await run_off_loop(read, texts, self._check, size=len(texts))
         return found
 
 
@@ -598,34 +630,36 @@ class ShardWriter:
     cache: AnswerCache
     check: Check
     units: Units
-    keys: Mapping[int, bytes]
+    keys: KeyByUnit
     origins: UnitOrigins | None = None
     shard: Sequence[int] = ()
 
     async def keep(
         self,
-        found: Mapping[int, dict[str, Any]],
-        answered: Mapping[int, dict[str, Any]],
+        found: Mapping[int, Record],
+        answered: Mapping[int, Record],
         repaired: Collection[int] = (),
     ) -> None:
         """Keep findings by position; see ``_readable_forms``."""
         forms = _readable_forms(found, answered, self.check)
         if not forms:
             return
-        inputs = self._input_texts(list(forms))
+        positions = list(forms)
+        inputs = self._input_texts(positions)
         by_key = {self.keys[position]: form for position, form in forms.items()}
-        note_keys({self.keys[position]: position for position in forms})
+        note_keys({self.keys[position]: position for position in positions})
         repaired_keys = {self.keys[position] for position in repaired}
         if self.origins is None:
             await self.cache.keep(by_key, inputs, repaired=repaired_keys)
             return
         behind: list[Origins] = await run_off_loop(
-            self.origins.of, list(forms), self.shard, size=len(forms)
+            self.origins.of, positions, self.shard, size=len(positions)
         )
+        origins_by_key = dict(zip(by_key, behind, strict=True))
         await self.cache.keep(
             by_key,
             inputs,
-            dict(zip(by_key, behind, strict=True)),
+            origins_by_key,
             repaired=repaired_keys,
             is_found_by_key=self.origins.is_found_by_key,
         )
@@ -635,35 +669,40 @@ class ShardWriter:
         if not self.cache.journal.keep_inputs:
             return None
         keys = [self.keys[position] for position in positions]
-        return dict(zip(keys, self.units.lines(positions), strict=True))
+        lines = self.units.lines(positions)
+        return dict(zip(keys, lines, strict=True))
 
     async def keep_pieces(
         self,
-        found: Mapping[str, dict[str, Any]],
-        answered: Mapping[str, dict[str, Any]],
+        found: Mapping[str, Record],
+        answered: Mapping[str, Record],
         position: int | None = None,
     ) -> None:
         """Keep findings of a unit's pieces, by the piece's line."""
         forms = _readable_forms(found, answered, self.check)
-        if forms:
-            by_key = {piece_key(self.cache, line): form for line, form in forms.items()}
-            behind = self._behind(position)
-            await self.cache.keep(by_key, origins=dict.fromkeys(by_key, behind))
+        if not forms:
+            return
+        by_key = {piece_key(self.cache, line): form for line, form in forms.items()}
+        origins = dict.fromkeys(by_key, self._behind(position))
+        await self.cache.keep(by_key, origins=origins)
 
     async def recall_pieces(
         self, lines: Sequence[str], position: int | None = None
-    ) -> dict[int, dict[str, Any]]:
+    ) -> dict[int, Record]:
         """Return the findings of a unit's pieces that are cached, by the number of the line."""
+        numbers = range(len(lines))
         keys = [piece_key(self.cache, line) for line in lines]
-        texts = _by_id(range(len(lines)), keys, await self.cache.recall(keys))
-        found = read_findings(texts, self.check)
+        entries = await self.cache.recall(keys)
+        found = read_findings(_by_id(numbers, keys, entries), self.check)
         if found:
-            behind = self._behind(position)
-            await self.cache.link({keys[number]: behind for number in found})
-        missing = [number for number in range(len(lines)) if number not in found]
+            found_keys = [keys[number] for number in found]
+            await self.cache.link(dict.fromkeys(found_keys, self._behind(position)))
+        missing = [number for number in numbers if number not in found]
         if missing and await self.cache.has_former():
-            keys = [self.cache.key(hash_former_piece(lines[one]), former=True) for one in missing]
-            texts = _by_id(missing, keys, await self.cache.recall(keys))
+            digests = [hash_former_piece(lines[number]) for number in missing]
+            keys = [self.cache.key(digest, former=True) for digest in digests]
+            entries = await self.cache.recall(keys)
+            texts = _by_id(missing, keys, entries)
             found |= read_findings(texts, self.check, former=True)
         return found
 
@@ -681,13 +720,13 @@ def piece_key(cache: AnswerCache, line: str) -> bytes:
 
 
 def _readable_forms(
-    found: Mapping[Id, dict[str, Any]], answered: Mapping[Id, dict[str, Any]], check: Check
-) -> dict[Id, dict[str, Any]]:
+    found: Mapping[Id, Record], answered: Mapping[Id, Record], check: Check
+) -> dict[Id, Record]:
     """Write findings in forms that are read back as the very same findings.
 
     One that has no such form is left out: the next run asks for it again.
     """
-    forms: dict[Id, dict[str, Any]] = {}
+    forms: dict[Id, Record] = {}
     for key, record in found.items():
         form = find_readable_form(record, check, answered.get(key))
         if form is not None:
@@ -696,13 +735,14 @@ def _readable_forms(
 
 
 def _first_unclaimed(
-    positions: Sequence[int], keys: Mapping[int, bytes], claims: Mapping[bytes, object]
+    positions: Sequence[int], keys: KeyByUnit, claims: Mapping[bytes, object]
 ) -> list[int]:
     """Return the units that nobody is asking for; of those with one key the first."""
     first: dict[bytes, int] = {}
     for position in positions:
-        if keys[position] not in claims:
-            first.setdefault(keys[position], position)
+        key = keys[position]
+        if key not in claims:
+            first.setdefault(key, position)
     return sorted(first.values())
 
 
@@ -720,7 +760,7 @@ def _by_id(ids: Sequence[Id], keys: Sequence[bytes], texts: Mapping[bytes, str])
     return found
 
 
-def _make_failure(position: int, shard: int, known: RememberedFailure, name: str | None) -> Failure:
+def _make_failure(position: int, shard: int, known: RememberedFailure, name: MapName) -> Failure:
     """Make a failure of one that was remembered."""
     who: Any = known.who
     return Failure(position, shard, who, known.reason, known.attempts, name, is_of_content=True)
@@ -732,7 +772,7 @@ def without_failed(positions: Sequence[int], failures: Sequence[Failure]) -> lis
     return [position for position in positions if position not in failed]
 
 
-def _cached_part(shard: Shard, name: str | None, found: CachedFindings) -> MappedShard:
+def _cached_part(shard: Shard, name: MapName, found: CachedFindings) -> MappedShard:
     """Make what the journal had of a shard a part of what comes of it."""
     positions, table, repaired = found
     cached = frozenset(positions)
@@ -745,17 +785,26 @@ def _has_ended(parts: Sequence[MappedShard]) -> bool:
 
 
 def join_parts(
-    shard: Shard, name: str | None, parts: Sequence[MappedShard], cached: frozenset[int]
+    shard: Shard, name: MapName, parts: Sequence[MappedShard], cached: frozenset[int]
 ) -> MappedShard:
     """Join what came of a shard's parts, in the order of the units."""
     if len(parts) == 1:
         return replace(parts[0], shard=shard, map=name, cached=cached)
-    positions = np.concatenate([np.asarray(part.positions, dtype=np.int64) for part in parts])
+    of_parts = [np.asarray(part.positions, dtype=np.int64) for part in parts]
+    positions = np.concatenate(of_parts)
     order = np.argsort(positions, kind="stable")
     tables = [part.table for part in parts]
-    table = pa.concat_tables(tables, promote_options="permissive").take(pa.array(order))
+    table = pa.concat_tables(tables, promote_options="permissive")
+    table = table.take(pa.array(order))
     joined = MappedShard(
-        shard, name, positions[order].tolist(), table, frozenset(), [], NO_USAGE, cached=cached
+        shard,
+        name,
+        positions=positions[order].tolist(),
+        table=table,
+        repaired=frozenset(),
+        failures=[],
+        usage=NO_USAGE,
+        cached=cached,
     )
     for part in parts:
         joined = _add_part(joined, part)

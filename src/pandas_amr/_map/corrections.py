@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._findings.corrections import Corrections
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._findings.store import MapName, Record
     from pandas_amr._journal.entries import Check
     from pandas_amr._map.cached import CorrectionParts
     from pandas_amr._map.mapper import Mapper
@@ -75,11 +76,13 @@ def _read_corrections(
     """Read corrections; those that are damaged, or not valid any more, are left out."""
     corrections: dict[int, Correction] = {}
     for position, key in keys.items():
-        kept = decode_correction(texts[key]) if key in texts else None
-        record = None if kept is None else check(kept.form)
-        if kept is None or record is None:
+        if key not in texts:
             continue
-        if all(check.kind.find_fitting([record])):
+        kept = decode_correction(texts[key])
+        if kept is None:
+            continue
+        record = check(kept.form)
+        if record is not None and all(check.kind.find_fitting([record])):
             corrections[position] = Correction(record, kept.form, kept.fields)
     return corrections
 
@@ -116,7 +119,7 @@ class Corrector:
         Raises:
             UsageError: rows of equal content are corrected in different ways; nothing is changed.
         """
-        wanted: dict[str | None, Mapping[int, Correction | None]] = {}
+        wanted: dict[MapName, Mapping[int, Correction | None]] = {}
         for mapper in self.mappers:
             of_map = self._join_maps(mapper, corrections)
             if of_map:
@@ -139,7 +142,8 @@ class Corrector:
             if other is mapper or not _are_asked_the_same(mapper, other):
                 continue
             for position, correction in corrections.get(other.name, {}).items():
-                if not _is_same(joined.setdefault(position, correction), correction):
+                first = joined.setdefault(position, correction)
+                if not _is_same(first, correction):
                     raise UsageError(
                         f"The maps {mapper.name!r} and {other.name!r} are asked the same, so that "
                         "one finding stands for both: correct them alike."
@@ -177,8 +181,13 @@ class Corrector:
         self, mapper: Mapper, corrections: Mapping[int, Correction | None]
     ) -> None:
         """Correct findings of one map; those that are taken back first."""
-        made = {one: what for one, what in corrections.items() if what is not None}
-        taken_back = [one for one, what in corrections.items() if what is None]
+        made: dict[int, Correction] = {}
+        taken_back: list[int] = []
+        for position, correction in corrections.items():
+            if correction is None:
+                taken_back.append(position)
+            else:
+                made[position] = correction
         known = self._known_before(mapper.name, taken_back)
         if isinstance(mapper, CachedMapper):
             await self._keep(mapper, made)
@@ -191,28 +200,26 @@ class Corrector:
         self, mapper: Mapper, made: Mapping[int, Correction], known: Mapping[int, CorrectedUnit]
     ) -> None:
         """Change the findings in memory."""
-        name, kind, state = mapper.name, mapper.kind, self.state
+        findings, state = self.findings, self.state
+        name, kind = mapper.name, mapper.kind
         assert kind is not None
-        state.failures += restore_units(self.findings, name, kind, known)
+        state.failures += restore_units(findings, name, kind, known)
         state.failures = correct_units(
-            self.findings, name, kind, made, state.failures, from_journal=False
+            findings, name, kind, made, state.failures, from_journal=False
         )
         unknown = {position for position, unit in known.items() if is_unknown(unit)}
-        taken_back = (self.findings.taken_back - made.keys()) | unknown
-        self.findings = replace(self.findings, taken_back=taken_back)
+        taken_back = findings.taken_back.difference(made)
+        self.findings = replace(findings, taken_back=taken_back | unknown)
 
-    def _warn_of_unkept(self, name: str | None) -> None:
+    def _warn_of_unkept(self, name: MapName) -> None:
         whose = "the function" if name is None else f"the function of the map {name!r}"
-        self.state.warnings.append(
-            JournalWarning(
-                f"These corrections are in this result only: the journal keeps what {whose} finds "
-                "if it has a type (finding=) and a version."
-            )
+        message = (
+            f"These corrections are in this result only: the journal keeps what {whose} finds "
+            "if it has a type (finding=) and a version."
         )
+        self.state.warnings.append(JournalWarning(message))
 
-    def _known_before(
-        self, name: str | None, positions: Collection[int]
-    ) -> dict[int, CorrectedUnit]:
+    def _known_before(self, name: MapName, positions: Collection[int]) -> dict[int, CorrectedUnit]:
         """Return what was known of corrected units before; other units are as they were found."""
         corrected = self.findings.corrected.get(name, {})
         return {position: corrected[position] for position in positions if position in corrected}
@@ -227,22 +234,26 @@ class Corrector:
         keys: list[bytes] = await run_off_loop(parts.keys.of, positions, size=size)
         of_findings: list[bytes] = await run_off_loop(mapper.keys.of, positions, size=size)
         rows = await run_off_loop(parts.origins.of, positions, positions, size=size)
+        forms_by_key = dict(zip(keys, kept.values(), strict=True))
+        rows_by_key = dict(zip(keys, rows, strict=True))
         await parts.cache.keep(
-            dict(zip(keys, kept.values(), strict=True)),
+            forms_by_key,
             self._input_texts(parts, positions, keys),
-            dict(zip(keys, rows, strict=True)),
+            rows_by_key,
             is_found_by_key=parts.origins.is_found_by_key,
         )
-        await parts.cache.journal.link(list(zip(of_findings, keys, strict=True)), parts.cache.run)
+        links = list(zip(of_findings, keys, strict=True))
+        await parts.cache.journal.link(links, parts.cache.run)
 
-    def _encode(self, corrections: Mapping[int, Correction]) -> dict[int, dict[str, Any]]:
+    def _encode(self, corrections: Mapping[int, Correction]) -> dict[int, Record]:
         """Write corrections as JSON, without those that the journal could not give back."""
-        encoded: dict[int, dict[str, Any]] = {}
+        encoded: dict[int, Record] = {}
         for position, correction in corrections.items():
             if correction.form is not None:
                 encoded[position] = encode_correction(correction)
-        if len(encoded) < len(corrections):
-            self._warn_of_unreadable(len(corrections) - len(encoded))
+        left_out = len(corrections) - len(encoded)
+        if left_out:
+            self._warn_of_unreadable(left_out)
         return encoded
 
     def _parts_of(self, mapper: CachedMapper) -> CorrectionParts:
@@ -258,15 +269,15 @@ class Corrector:
         """Return the texts of units by key, if the journal keeps those."""
         if not parts.cache.journal.keep_inputs:
             return None
-        return dict(zip(keys, self.findings.units.lines(positions), strict=True))
+        lines = self.findings.units.lines(positions)
+        return dict(zip(keys, lines, strict=True))
 
     def _warn_of_unreadable(self, count: int) -> None:
-        self.state.warnings.append(
-            JournalWarning(
-                f"{count} corrections are in this result only: a validator of their type changes "
-                "what it has made, so that the journal cannot give them back as they are."
-            )
+        message = (
+            f"{count} corrections are in this result only: a validator of their type changes "
+            "what it has made, so that the journal cannot give them back as they are."
         )
+        self.state.warnings.append(JournalWarning(message))
 
     async def _take_back(
         self, mapper: CachedMapper, known: dict[int, CorrectedUnit]
@@ -305,5 +316,6 @@ def _are_asked_the_same(first: Mapper, second: Mapper) -> bool:
 
 
 def _is_same(first: Correction | None, second: Correction | None) -> bool:
-    records = [None if one is None else one.record for one in (first, second)]
-    return records[0] == records[1]
+    if first is None or second is None:
+        return first is second
+    return first.record == second.record

@@ -14,9 +14,8 @@ from pandas_amr._units.shards import Shard, make_shards
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from pandas_amr._context.spec import Spec
+    from pandas_amr._units.rows import IntArray
     from pandas_amr._units.units import Units
 
 
@@ -24,22 +23,27 @@ if TYPE_CHECKING:
 class Sample:
     """Some of the asked units, in blocks: ``blocks`` has a number for each of ``positions``."""
 
-    positions: NDArray[np.int64]
-    blocks: NDArray[np.int64]
+    positions: IntArray
+    blocks: IntArray
 
-    def blocks_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    def blocks_of(self, positions: IntArray) -> IntArray:
         """Return the blocks of some of them."""
         order = np.argsort(self.positions)
-        return self.blocks[order][np.searchsorted(self.positions[order], positions)]
+        places = np.searchsorted(self.positions[order], positions)
+        return self.blocks[order][places]
 
 
-def cut_shards(spec: Spec, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:
+def cut_shards(spec: Spec, units: Units, groups: IntArray | None) -> list[Shard]:
     """Cut the asked units into shards; with a group for each, no shard has units of two."""
-    size, tokens = spec.plan.shard_size, spec.plan.shard_tokens
-    assert size is not None
-    assert tokens is not None
+    plan = spec.plan
+    assert plan.shard_size is not None
+    assert plan.shard_tokens is not None
     return make_shards(
-        units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups
+        units.asked,
+        units.tokens,
+        shard_size=plan.shard_size,
+        shard_tokens=plan.shard_tokens,
+        groups=groups,
     )
 
 
@@ -50,8 +54,8 @@ def drop_empty(shards: Sequence[Shard], units: Units) -> list[Shard]:
     empty = set(units.empty.tolist())
     read: list[Shard] = []
     for shard in shards:
-        positions = tuple(one for one in shard.positions if one not in empty)
-        read.append(replace(shard, positions=positions))
+        positions = [position for position in shard.positions if position not in empty]
+        read.append(replace(shard, positions=tuple(positions)))
     return read
 
 
@@ -62,14 +66,17 @@ def cuts_empty(spec: Spec) -> bool:
 
 def functions_read_empty(spec: Spec) -> bool:
     """Tell whether a map reads empty units: agents, and recipes that ask a model, do not."""
-    return any(not may_ask_model(function) for function in spec.job.callables.values())
+    functions = spec.job.callables.values()
+    return not all(may_ask_model(function) for function in functions)
 
 
 def cut_first_run(spec: Spec, units: Units, context: Context | None) -> list[Shard]:
     """Cut units into shards as a first run does. One may hold nothing but empty units."""
     if not cuts_empty(spec):
         units = units.with_content()
-    groups = context.groups(units.asked) if context is not None else None
+    groups = None
+    if context is not None:
+        groups = context.groups(units.asked)
     return cut_shards(spec, units, groups)
 
 
@@ -88,11 +95,13 @@ def add_units(shards: Sequence[Shard], positions: Sequence[int]) -> list[Shard]:
     added: dict[int, list[int]] = {}
     for position in positions:
         before = [place for place, first in enumerate(firsts) if first < position]
-        added.setdefault(before[-1] if before else 0, []).append(position)
+        place = before[-1] if before else 0
+        added.setdefault(place, []).append(position)
     with_units = list(shards)
     for place, extra in added.items():
-        own = shards[place].positions
-        with_units[place] = replace(shards[place], positions=tuple(sorted([*own, *extra])))
+        shard = shards[place]
+        units = sorted([*shard.positions, *extra])
+        with_units[place] = replace(shard, positions=tuple(units))
     return with_units
 
 
@@ -103,5 +112,6 @@ def make_context(spec: Spec, units: Units) -> Context | None:
         return None
     assert plan.segmentation is not None
     labels = list(spec.job.frame.columns)
-    columns = tuple(labels.index(label) for label in plan.group_columns or ())
-    return Context(units, plan.segmentation, plan.context_rows or CONTEXT_ROWS, columns)
+    columns = [labels.index(label) for label in plan.group_columns or ()]
+    rows = plan.context_rows or CONTEXT_ROWS
+    return Context(units, plan.segmentation, rows, tuple(columns))

@@ -10,10 +10,9 @@ from pandas_amr._findings.store import FOUND
 from pandas_amr._records.trace import EARLIER_NODE, JOURNAL_NODE
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pandas_amr._context.services import Services
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._units.rows import BoolArray
 
 
 class FoundBefore:
@@ -27,9 +26,9 @@ class FoundBefore:
     def __init__(self, services: Services, findings: MapFindings) -> None:
         self._services = services
         self._findings = findings
-        self._found: list[tuple[str, NDArray[np.bool_]]] = []  # by which node, which asked units
+        self._found: list[tuple[str, BoolArray]] = []  # by which node, which asked units
 
-    def trace_all(self, is_earlier: NDArray[np.bool_]) -> None:
+    def trace_all(self, is_earlier: BoolArray) -> None:
         """Note what need not be mapped; ``is_earlier`` tells which units had findings at first."""
         is_known = np.zeros(len(is_earlier), dtype=bool)
         for from_journal in self._findings.from_journal.values():
@@ -38,14 +37,14 @@ class FoundBefore:
         self._trace(JOURNAL_NODE, "journal", is_known & ~is_earlier)
 
     @property
-    def has_finding(self) -> NDArray[np.bool_]:
+    def has_finding(self) -> BoolArray:
         """Tell which of the asked units have a finding of some map by now."""
         has_finding = np.zeros(len(self._findings.units.asked), dtype=bool)
         for statuses in self._findings.statuses.values():
             has_finding |= np.isin(statuses, FOUND)
         return has_finding
 
-    def _trace(self, name: str, form: str, is_found: NDArray[np.bool_]) -> None:
+    def _trace(self, name: str, form: str, is_found: BoolArray) -> None:
         if not is_found.any():
             return
         name = self._services.prefix + name

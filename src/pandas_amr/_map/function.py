@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from pandas_amr._agent.threads import call_user_function
 from pandas_amr._findings.finding_type import ITEMS, FindingType
-from pandas_amr._findings.store import Failure, Who, check_joinable
+from pandas_amr._findings.store import Failure, MapName, Reason, Record, check_joinable
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import run_concurrently
@@ -47,11 +47,18 @@ if TYPE_CHECKING:
 ARRAYS = (np.ndarray, pd.api.extensions.ExtensionArray, pd.Index)
 
 
+class _Part(NamedTuple):
+    """What a function has found of some units: a row of the table for each."""
+
+    positions: tuple[int, ...]
+    table: pa.Table
+
+
 @dataclass(slots=True)
 class _Progress:
     """What a function has found so far of a shard's units, in parts, and what failed."""
 
-    tables: list[tuple[tuple[int, ...], pa.Table]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -67,7 +74,7 @@ class FunctionMapper:
         redaction: what it would take out of a finding is not kept in the journal.
     """
 
-    name: str | None
+    name: MapName
     function: Callable[[pd.DataFrame], Any]
     kind: FindingType | None
     units: Units
@@ -101,13 +108,16 @@ class FunctionMapper:
         progress = _Progress()
         if not self.breaker.has_given_up(self.name):
             await self._call_on(shard, shard.positions, progress)
-        parts = sorted(progress.tables, key=_first_position)
-        positions = [position for part, _ in parts for position in part]
+        positions: list[int] = []
+        tables: list[pa.Table] = []
+        for part in sorted(progress.parts, key=_first_position):
+            positions += part.positions
+            tables.append(part.table)
         mapped = MappedShard(
             shard=shard,
             map=self.name,
             positions=positions,
-            table=self._joined([table for _, table in parts]),
+            table=self._joined(tables),
             repaired=frozenset(),
             failures=sorted(progress.failures, key=_position_of),
             usage=Usage(),
@@ -126,7 +136,8 @@ class FunctionMapper:
     def _joined(self, tables: list[pa.Table]) -> pa.Table:
         if tables:
             return pa.concat_tables(tables, promote_options="permissive")
-        return (self.kind.arrow if self.kind else pa.schema([])).empty_table()
+        schema = pa.schema([]) if self.kind is None else self.kind.arrow
+        return schema.empty_table()
 
     async def _call_on(self, shard: Shard, positions: tuple[int, ...], progress: _Progress) -> None:
         """Call the function on some rows, and on their halves if it raises."""
@@ -135,7 +146,7 @@ class FunctionMapper:
             self.breaker.add_success(self.name)
             return
         reason, is_final = failure
-        failures: dict[int, tuple[Who, str]] = dict.fromkeys(positions, ("callable", reason))
+        failures: dict[int, Reason] = dict.fromkeys(positions, ("callable", reason))
         goes_on = await self.breaker.may_go_on(self.name, shard.number, failures, is_final=is_final)
         if is_final or not goes_on:
             self._add_failures(shard, positions, reason, progress)
@@ -159,10 +170,12 @@ class FunctionMapper:
         rows = self.units.rows(positions)
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
-            table = self._table(await call_user_function(self.function, rows), index)
+            given = await call_user_function(self.function, rows)
+            table = self._table(given, index)
             if self.kind is None:
-                check_joinable([*(part for _, part in progress.tables), table])
-            progress.tables.append((positions, table))
+                tables = [part.table for part in progress.parts]
+                check_joinable([*tables, table])
+            progress.parts.append(_Part(positions, table))
         except UsageError as error:
             if self.raises:
                 raise
@@ -175,10 +188,8 @@ class FunctionMapper:
         self, shard: Shard, positions: tuple[int, ...], reason: str, progress: _Progress
     ) -> None:
         for position in positions:
-            progress.failures.append(self._failure(shard, position, reason))
-
-    def _failure(self, shard: Shard, position: int, reason: str) -> Failure:
-        return Failure(position, shard.number, "callable", reason, 1, self.name)
+            failure = Failure(position, shard.number, "callable", reason, 1, self.name)
+            progress.failures.append(failure)
 
     def _table(self, given: Any, index: pd.Index) -> pa.Table:
         """What the function gave, as typed columns in the order of the shard's rows."""
@@ -188,21 +199,25 @@ class FunctionMapper:
         if isinstance(given, ARRAYS) and given.ndim == 1 and len(given) == rows:
             given = pd.Series(given, index=index)
         if isinstance(given, pd.Series | pd.DataFrame):
-            return self._of_frame(self._in_order(given, index))
+            frame = self._in_order(given, index)
+            return self._of_frame(frame)
         if isinstance(given, list) and len(given) == rows:
-            return self._of_records(self._records_in_order([self._record(one) for one in given]))
-        size = (
-            counted(len(given), "finding")
-            if isinstance(given, (list, *ARRAYS))
-            else type(given).__name__
-        )
+            records = [self._record(finding) for finding in given]
+            return self._of_records(self._records_in_order(records))
+        raise self._count_error(given, rows)
+
+    def _count_error(self, given: Any, rows: int) -> UsageError:
+        """Make the error for what is not one finding per row."""
         advice = ""
         if isinstance(given, dict | str | bool | np.bool_ | int | float):
             advice = (
                 " It gets a shard's rows as a frame, not one row: "
                 "[f(row) for _, row in shard.iterrows()] gives one finding per row."
             )
-        raise UsageError(
+        size = type(given).__name__
+        if isinstance(given, (list, *ARRAYS)):
+            size = counted(len(given), "finding")
+        return UsageError(
             f"{self._called()} gives a frame or a list, one finding per row: "
             f"{counted(rows, 'row')}, {size}.{advice}"
         )
@@ -210,17 +225,22 @@ class FunctionMapper:
     def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
         self._check_names(list(frame.columns))
         if self.kind is None:
-            return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return make_table([self.kind.valid(one) for one in records], self.kind.arrow)
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            return table.replace_schema_metadata(None)
+        cells = frame.astype(object).where(frame.notna(), None)
+        records: list[Any] = cells.to_dict("records")
+        valid = [self.kind.valid(record) for record in records]
+        return make_table(valid, self.kind.arrow)
 
-    def _of_records(self, records: list[dict[str, Any]]) -> pa.Table:
+    def _of_records(self, records: list[Record]) -> pa.Table:
         if self.kind is not None:
-            return make_table([self.kind.valid(one) for one in records], self.kind.arrow)
-        self._check_names(list(dict.fromkeys(name for record in records for name in record)))
-        return _untyped(
-            [{str(name): value for name, value in record.items()} for record in records]
-        )
+            valid = [self.kind.valid(record) for record in records]
+            return make_table(valid, self.kind.arrow)
+        self._check_names(_list_names(records))
+        named: list[Record] = []
+        for record in records:
+            named.append({str(name): value for name, value in record.items()})
+        return _untyped(named)
 
     def _in_order(self, given: pd.Series | pd.DataFrame, index: pd.Index) -> pd.DataFrame:
         """Put the function's frame into the order of the shard's rows, or refuse it."""
@@ -237,20 +257,20 @@ class FunctionMapper:
         except ValueError as error:
             raise UsageError(f"{self._called()} {error}.") from None
         ordered = given.iloc[np.argsort(numbers)]
-        return (
-            ordered.to_frame(self._series_name(ordered))
-            if isinstance(ordered, pd.Series)
-            else ordered
-        )
+        if isinstance(ordered, pd.Series):
+            return ordered.to_frame(self._series_name(ordered))
+        return ordered
 
     def _series_name(self, given: pd.Series) -> Any:
         """What the one column of a series is called: as the type has it, or as the function."""
         fields = list(self.kind.model.model_fields) if self.kind else []
         if len(fields) == 1:
             return fields[0]
-        return given.name if given.name is not None else "finding"
+        if given.name is None:
+            return "finding"
+        return given.name
 
-    def _records_in_order(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _records_in_order(self, records: list[Record]) -> list[dict[str, Any]]:
         """Put the function's findings into the order of the rows, without their numbers."""
         if self._has_unit:
             return records
@@ -258,9 +278,11 @@ class FunctionMapper:
             numbers = match_records(records, len(records), name="shard")
         except ValueError as error:
             raise UsageError(f"{self._called()} {error}.") from None
-        ordered: list[dict[str, Any]] = [{}] * len(records)
+        ordered: list[Record] = [{}] * len(records)
         for number, record in zip(numbers, records, strict=True):
-            ordered[number] = {name: value for name, value in record.items() if name != UNIT}
+            fields = dict(record)
+            fields.pop(UNIT, None)
+            ordered[number] = fields
         return ordered
 
     @property
@@ -274,21 +296,24 @@ class FunctionMapper:
             raise UsageError(
                 f"{self._called()} gives no column: a frame or dicts with a name for each finding."
             )
-        if len(set(map(str, names))) < len(names):  # columns of findings are called by texts
+        texts = {str(name) for name in names}  # by which columns of findings are called
+        if len(texts) < len(names):
             raise ColumnError(f"{self._called()} gives two columns of one name.")
         if self.name is None:
             shown = names
         elif self.kind is not None:  # checked with the call
             shown = []
-        else:  # as FindingStore.named has it
-            shown = [f"{self.name}_{name}" for name in names] if len(names) > 1 else [self.name]
+        elif len(names) == 1:  # as FindingStore.named has it
+            shown = [self.name]
+        else:
+            shown = [f"{self.name}_{name}" for name in names]
         for name in shown:
             if name in self.units.frame.columns:
                 raise ColumnError(
                     f"{self._called()} gives {name!r}, which would hide a column of the frame."
                 )
 
-    def _record(self, one: object) -> dict[str, Any]:
+    def _record(self, one: object) -> Record:
         if isinstance(one, BaseModel):
             return one.model_dump()
         if dataclasses.is_dataclass(one) and not isinstance(one, type):
@@ -301,12 +326,11 @@ class FunctionMapper:
         return {only[0]: one}
 
     def _called(self) -> str:
-        return f"map={getattr(self.function, '__name__', 'the function')}"
+        name = getattr(self.function, "__name__", "the function")
+        return f"map={name}"
 
 
-def _without_redacted(
-    found: dict[int, dict[str, Any]], redaction: Redaction
-) -> dict[int, dict[str, Any]]:
+def _without_redacted(found: dict[int, Record], redaction: Redaction) -> dict[int, Record]:
     """Leave out the findings that are not sent as they are: the function is called again."""
     return {
         position: record
@@ -319,7 +343,7 @@ def _without_redacted(
 class _RowProgress:
     """What pipelines have found so far of a shard's units, and what ended the run."""
 
-    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    found: dict[int, Record] = field(default_factory=dict)
     tables: list[pa.Table] = field(default_factory=list)
     failed: dict[int, Failure] = field(default_factory=dict)
     ended_by: RunStopped | None = None
@@ -337,7 +361,7 @@ class PipelineMapper:
         breaker: decides whether further rows go through it.
     """
 
-    name: str | None
+    name: MapName
     run_row: Callable[[pd.DataFrame, int], Awaitable[Any]]
     kind: FindingType | None
     units: Units
@@ -379,20 +403,26 @@ class PipelineMapper:
             pass
         positions = sorted(progress.found)
         records = [progress.found[position] for position in positions]
+        if self.kind is None:
+            table = _untyped(records)
+        else:
+            table = make_table(records, self.kind.arrow)
+        failures = [progress.failed[position] for position in sorted(progress.failed)]
         return MappedShard(
             shard=shard,
             map=self.name,
             positions=positions,
-            table=make_table(records, self.kind.arrow) if self.kind else _untyped(records),
+            table=table,
             repaired=frozenset(),
-            failures=[progress.failed[position] for position in sorted(progress.failed)],
+            failures=failures,
             usage=Usage(),
             ended_by=progress.ended_by,
         )
 
     async def _map_row(self, shard: Shard, position: int, progress: _RowProgress) -> None:
         try:
-            answer = await self.run_row(self.units.rows([position]), position)
+            row = self.units.rows([position])
+            answer = await self.run_row(row, position)
             record = self._record(answer)
             if self.kind is None:
                 table = _untyped([record])
@@ -407,12 +437,11 @@ class PipelineMapper:
                 progress.ended_by = progress.ended_by or error
                 return
             reason = _reason(error)
-            progress.failed[position] = Failure(
-                position, shard.number, "callable", reason, 1, self.name
-            )
+            failure = Failure(position, shard.number, "callable", reason, 1, self.name)
+            progress.failed[position] = failure
             self.breaker.add_failure(self.name, position, position, "callable", reason)
 
-    def _record(self, answer: object) -> dict[str, Any]:
+    def _record(self, answer: object) -> Record:
         """Make the pipeline's answer a finding.
 
         Raises:
@@ -430,7 +459,8 @@ class PipelineMapper:
     def _values(self, answer: object) -> dict[Any, Any]:
         if isinstance(answer, pd.DataFrame):
             table = answer.reset_index(drop=True).astype(object)
-            return {ITEMS: table.where(answer.notna(), None).to_dict("records")}
+            cells = table.where(answer.notna(), None)
+            return {ITEMS: cells.to_dict("records")}
         if isinstance(answer, pd.Series):
             return answer.to_dict()
         if isinstance(answer, BaseModel):
@@ -444,21 +474,31 @@ class PipelineMapper:
         return {fields[0]: answer}
 
 
-def _first_position(part: tuple[tuple[int, ...], pa.Table]) -> int:
-    return part[0][0]
+def _first_position(part: _Part) -> int:
+    return part.positions[0]
 
 
 def _position_of(failure: Failure) -> int:
     return failure.position
 
 
-def _untyped(records: list[dict[str, Any]]) -> pa.Table:
+def _untyped(records: list[Record]) -> pa.Table:
     """Make a table of records with the types that Arrow finds; a later one may have more keys."""
-    names = dict.fromkeys(name for record in records for name in record)
-    return pa.Table.from_pylist([names | record for record in records])
+    missing = dict.fromkeys(_list_names(records))
+    return pa.Table.from_pylist([missing | record for record in records])
+
+
+def _list_names(records: list[Record]) -> list[str]:
+    """List the names in all records, each once, in order."""
+    names: dict[str, None] = {}
+    for record in records:
+        names.update(dict.fromkeys(record))
+    return list(names)
 
 
 def _reason(error: Exception) -> str:
     if type(error) is RunStopped and error.__cause__ is not None:
         return describe_error(error.__cause__)
-    return str(error) if isinstance(error, InvalidOutput) else describe_error(error)
+    if isinstance(error, InvalidOutput):
+        return str(error)
+    return describe_error(error)

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._findings.citations import find_nodes
+from pandas_amr._findings.citations import MadeBy, find_nodes
 from pandas_amr._findings.columns import spread_items
-from pandas_amr._findings.inputs import ReduceInput, make_finding_inputs
+from pandas_amr._findings.inputs import FoundColumns, ReduceInput, make_finding_inputs
 from pandas_amr._units.cells import cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
+    from collections.abc import Mapping, Sequence
 
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._findings.store import MapName
     from pandas_amr._units.redaction import Redaction
+    from pandas_amr._units.rows import IntArray
     from pandas_amr._units.shards import Shard
 
-# Of one map: its name, the positions of findings, and a row for each of them.
-Part: TypeAlias = tuple[str | None, Sequence[int], pa.Table]
+
+class Part(NamedTuple):
+    """Findings of one map: the positions of units, and a row of the table for each."""
+
+    map: MapName
+    positions: Sequence[int]
+    table: pa.Table
 
 
 class FindingSink(Protocol):
@@ -41,7 +45,7 @@ class FindingSink(Protocol):
         ...
 
 
-def _rows_at(positions: NDArray[np.int64], wanted: Sequence[int]) -> tuple[list[int], list[int]]:
+def _rows_at(positions: IntArray, wanted: Sequence[int]) -> tuple[list[int], list[int]]:
     """Find the wanted positions that have a finding, and the rows where it stands."""
     found: list[int] = []
     rows: list[int] = []
@@ -67,7 +71,7 @@ class Leaves:
         self,
         findings: MapFindings,
         where: str | None,
-        redactions: Mapping[str | None, Redaction],
+        redactions: Mapping[MapName, Redaction],
     ) -> None:
         self._findings = findings
         self._units = findings.units
@@ -76,43 +80,47 @@ class Leaves:
 
     def inputs(self, parts: Sequence[Part]) -> list[ReduceInput]:
         """Render a batch of findings: those of all maps, in the order of the maps."""
-        columns_of: list[tuple[Sequence[int], Mapping[str, Any]]] = []
-        for name, positions, table in parts:
-            columns = self._findings.stores[name].arrays(table)
-            if self._findings.list_type is None:
-                columns_of.append((positions, self._as_sent(name, columns)))
-                continue
-            records, places = spread_items(pd.DataFrame(columns), self._findings.list_type)
-            rows = np.asarray(positions, dtype=np.int64)[places].tolist()
-            arrays = {label: records[label].array for label in records.columns}
-            columns_of.append((rows, self._as_sent(name, arrays)))
+        list_type = self._findings.list_type
+        columns_of: list[FoundColumns] = []
+        for part in parts:
+            columns = self._findings.stores[part.map].arrays(part.table)
+            positions = part.positions
+            if list_type is not None:
+                records, places = spread_items(pd.DataFrame(columns), list_type)
+                columns = {label: records[label].array for label in records.columns}
+                of_units = np.asarray(positions, dtype=np.int64)
+                positions = of_units[places].tolist()
+            columns_of.append((positions, self._as_sent(part.map, columns)))
         where = self._is_wanted if self._where else None
         return make_finding_inputs(columns_of, self._rows_of, where=where)
 
-    def _as_sent(self, name: str | None, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _as_sent(self, name: MapName, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Redact the columns of a map; its texts are known by now (``MapStage``)."""
         redaction = self._redactions.get(name)
         if redaction is None:
             return columns
-        return {
-            label: redaction.values(array, f"a finding in {label!r}")
-            for label, array in columns.items()
-        }
+        redacted: dict[str, Any] = {}
+        for label, array in columns.items():
+            redacted[label] = redaction.values(array, f"a finding in {label!r}")
+        return redacted
 
     async def offer_all(
         self,
         sink: FindingSink,
         shards: Sequence[Shard],
-        made_by: Callable[[int], tuple[str, ...]],
+        made_by: MadeBy,
     ) -> None:
         """Hand over everything, in the batches of a first run."""
-        by_map = {name: store.by_position() for name, store in self._findings.stores.items()}
+        stores = self._findings.stores
+        by_map = {name: store.by_position() for name, store in stores.items()}
         for leaf, shard in enumerate(shards):
             parts: list[Part] = []
             for name, (positions, table) in by_map.items():
                 found, rows = _rows_at(positions, shard.positions)
-                parts.append((name, found, table.take(pa.array(rows, pa.int64()))))
-            sink.offer(leaf, find_nodes(made_by, shard.positions), self.inputs(parts))
+                findings = table.take(pa.array(rows, pa.int64()))
+                parts.append(Part(name, found, findings))
+            nodes = find_nodes(made_by, shard.positions)
+            sink.offer(leaf, nodes, self.inputs(parts))
             await asyncio.sleep(0)  # others' turn: there may be as many shards as rows
 
     def _rows_of(self, position: int) -> list[int]:
@@ -124,4 +132,5 @@ class Leaves:
         where = str(self._where)
         if where in record:
             return record[where] is True
+        # Not a field of the finding, but a column of the frame.
         return cell(self._units.frame[where].iloc[position]) is True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pandas_amr._findings.finding_type import FindingType
-    from pandas_amr._findings.store import Failure
+    from pandas_amr._findings.store import Failure, MapName, Record
     from pandas_amr._map.breaker import Breaker
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.shards import Shard
@@ -35,7 +35,7 @@ class MappedShard:
     """
 
     shard: Shard
-    map: str | None
+    map: MapName
     positions: list[int]
     table: pa.Table
     repaired: frozenset[int]
@@ -52,8 +52,8 @@ class ShardCache(Protocol):
 
     async def keep(
         self,
-        found: Mapping[int, dict[str, Any]],
-        answered: Mapping[int, dict[str, Any]],
+        found: Mapping[int, Record],
+        answered: Mapping[int, Record],
         repaired: Collection[int] = (),
     ) -> None:
         """Keep findings by position.
@@ -67,8 +67,8 @@ class ShardCache(Protocol):
 
     async def keep_pieces(
         self,
-        found: Mapping[str, dict[str, Any]],
-        answered: Mapping[str, dict[str, Any]],
+        found: Mapping[str, Record],
+        answered: Mapping[str, Record],
         position: int | None = None,
     ) -> None:
         """Keep findings of the pieces of the long unit at a position, by the piece's line."""
@@ -76,7 +76,7 @@ class ShardCache(Protocol):
 
     async def recall_pieces(
         self, lines: Sequence[str], position: int | None = None
-    ) -> dict[int, dict[str, Any]]:
+    ) -> dict[int, Record]:
         """Return the findings of a unit's pieces that are cached, by the number of the line."""
         ...
 
@@ -88,7 +88,7 @@ class Mapper(Protocol):
     """
 
     @property
-    def name(self) -> str | None:
+    def name(self) -> MapName:
         """The map's name, if several run side by side."""
         ...
 

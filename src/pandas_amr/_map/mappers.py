@@ -15,7 +15,7 @@ from pandas_amr._journal.first_format import list_former_kinds, write_former_per
 from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker
-from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.cached import CachedMapper, ShownWith
 from pandas_amr._map.cut import make_context
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._findings.store import MapName
     from pandas_amr._journal.cache import AnswerCache
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._units.neighbours import Context
@@ -93,9 +94,11 @@ def describe_maps(spec: Spec, services: Services, units: Units) -> dict[str, Any
         else:
             assert kind is not None
             agent = spec.job.map_agents.get(name)
-            asked = _agent_question(spec, _make_prompt(spec, name, kind, units, context), agent)
+            prompt = _make_prompt(spec, name, kind, units, context)
+            asked = _agent_question(spec, prompt, agent)
             server = services.server(spec, "map", agent)
-            question = _add_code(spec.question("map", asked, agent, server=server), agent)
+            of_model = spec.question("map", asked, agent, server=server)
+            question = _add_code(of_model, agent)
         described[name or ""] = describe_question(question)
     return described
 
@@ -104,18 +107,20 @@ def _add_code(question: Question, agent: Agent | None) -> Question:
     """Add the code of a function that says what is asked of each row."""
     if agent is None or not callable(agent.instruction):
         return question
-    return replace(question, parts={**question.parts, "code": describe_function(agent.instruction)})
+    code = describe_function(agent.instruction)
+    return replace(question, parts={**question.parts, "code": code})
 
 
 def _function_question(function: Any, kind: FindingType | None) -> Question:
     """Describe what the findings of a function depend on: its version, or else its code."""
-    return Question(parts=describe_function(function), finding=None if kind is None else kind.model)
+    model = None if kind is None else kind.model
+    return Question(parts=describe_function(function), finding=model)
 
 
 def _make_function_mapper(
     spec: Spec,
     services: Services,
-    name: str | None,
+    name: MapName,
     kind: FindingType | None,
     units: Units,
     breaker: Breaker,
@@ -150,7 +155,7 @@ def _make_function_mapper(
 def _make_agent_mapper(
     spec: Spec,
     services: Services,
-    name: str | None,
+    name: MapName,
     kind: FindingType,
     units: Units,
     context: Context | None,
@@ -159,21 +164,22 @@ def _make_agent_mapper(
     """Make an agent; its findings are kept if there is a journal."""
     agent = spec.job.map_agents.get(name)
     sessions = services.sessions(spec, "map", agent)
-    tools = spec.tools("map", agent)
-    prompt = _make_prompt(spec, name, kind, units, context)
+    open_repl = frame_differences = None
+    if sessions is not None:
+        open_repl, frame_differences = sessions.of_shard, sessions.changed
     mapper = AgentMapper(
         name=name,
-        prompt=prompt,
+        prompt=_make_prompt(spec, name, kind, units, context),
         model=services.model(spec, "map", agent),
-        tools=tools,
+        tools=spec.tools("map", agent),
         max_steps=spec.max_steps(agent),
         max_repairs=spec.max_repairs,
         max_tokens=spec.plan.shard_tokens or 1,
         count=spec.counter("map", agent),
         merge_rules=spec.plan.merge or {},
         window=spec.window("map", agent),
-        open_repl=sessions.of_shard if sessions is not None else None,
-        frame_differences=sessions.changed if sessions is not None else None,
+        open_repl=open_repl,
+        frame_differences=frame_differences,
         breaker=breaker,
     )
     return _add_agent_cache(spec, services, mapper, agent)
@@ -187,23 +193,26 @@ def _add_agent_cache(
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
     is_plain = prompt.instructions is None and spec.job.redaction is None
-    shown_with = prompt.context.shown_with if prompt.context is not None else None
+    shown_with = None
+    if prompt.context is not None:
+        shown_with = prompt.context.shown_with
     return _add_cache(
         spec, services, mapper, cache, prompt.units, is_plain=is_plain, shown_with=shown_with
     )
 
 
 def _make_prompt(
-    spec: Spec, name: str | None, kind: FindingType, units: Units, context: Context | None
+    spec: Spec, name: MapName, kind: FindingType, units: Units, context: Context | None
 ) -> MapPrompt:
     """Make what writes the first messages to an agent."""
     agent = spec.job.map_agents.get(name)
+    persona = "" if agent is None else agent.persona
     return MapPrompt(
         instruction=spec.instruction(name),
         kind=kind,
         units=units,
         is_single=spec.abilities("map", agent).units_per_request == 1,
-        persona=agent.persona if agent is not None else "",
+        persona=persona,
         instructions=_instruct_by_row(agent, units, spec.job.redaction),
         has_tools=bool(spec.tools("map", agent)),
         has_repl=spec.has_repl("map", agent),
@@ -220,13 +229,14 @@ def _add_cache(
     units: Units,
     *,
     is_plain: bool,
-    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    shown_with: ShownWith | None = None,
 ) -> Mapper:
     """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
-    retry_failed_after = spec.plan.retry_failed_after
-    seconds = None if retry_failed_after is None else retry_failed_after.total_seconds()
+    seconds = None
+    if spec.plan.retry_failed_after is not None:
+        seconds = spec.plan.retry_failed_after.total_seconds()
     return CachedMapper(
         mapper,
         cache,
@@ -245,7 +255,8 @@ def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | 
         return None
 
     def show(positions: Sequence[int]) -> str:
-        return preview(units.sent_rows(positions))
+        rows = units.sent_rows(positions)
+        return preview(rows)
 
     return show
 
@@ -263,8 +274,9 @@ def _instruct_by_row(
 
     @functools.lru_cache(MOST_INSTRUCTIONS)  # a shard's are needed more than once
     def call(position: int) -> str | NoInstruction:
+        row = units.frame.iloc[position]
         try:
-            instruction = check_instruction(call_contained(function, units.frame.iloc[position]))
+            instruction = check_instruction(call_contained(function, row))
         except NoInstruction as error:
             return error
         except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
@@ -298,18 +310,17 @@ def redact_instruction(
 
 def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Question:
     """Describe what the findings of an agent depend on, beside the units and its model."""
-    parts: dict[str, Any] = _view(spec) | {"alone": prompt.is_single}
-    former: dict[str, Any] = {
-        "instruction": prompt.instruction,
-        "persona": write_former_persona(agent),
-    }
-    former |= _former_segmentation(spec)
+    parts = _view(spec)
+    parts["alone"] = prompt.is_single
+    former = _former_segmentation(spec)
+    former["instruction"] = prompt.instruction
+    former["persona"] = write_former_persona(agent)
     if prompt.instructions is None:  # else what is asked of each unit is part of its key
         parts["instruction"] = prompt.instruction
     if prompt.context is not None:
-        segmentation = prompt.context.segmentation
-        rows = [prompt.context.rows] if segmentation == "neighbours" else []
-        parts["segmentation"] = [segmentation, *rows]
+        parts["segmentation"] = [prompt.context.segmentation]
+        if prompt.context.segmentation == "neighbours":
+            parts["segmentation"].append(prompt.context.rows)
     if spec.plan.view == "preview" or spec.has_repl("map", agent):
         parts["kinds"] = _column_kinds(prompt.units)
         former["kinds"] = list_former_kinds(prompt.units.sent)
@@ -318,7 +329,8 @@ def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Quest
 
 def _former_function_parts(spec: Spec, units: Units) -> dict[str, Any]:
     """Describe what a function's findings depended on in the journal's first format."""
-    former = _view(spec) | {"alone": False} | _former_segmentation(spec)
+    former = _view(spec) | _former_segmentation(spec)
+    former["alone"] = False
     if spec.plan.view == "preview" or spec.has_repl("map"):
         former["kinds"] = list_former_kinds(units.sent)
     return former
@@ -343,8 +355,10 @@ def _column_kinds(units: Units) -> list[list[str]]:
     objects.
     """
     kinds: list[list[str]] = []
-    for number, label in enumerate(make_json_keys(list(units.sent.columns))):
-        kinds.append([label, _column_kind(units.sent.iloc[:, number])])
+    keys = make_json_keys(list(units.sent.columns))
+    for number, key in enumerate(keys):
+        kind = _column_kind(units.sent.iloc[:, number])
+        kinds.append([key, kind])
     return sorted(kinds)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.submission import Answer
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._findings.merge import Place
     from pandas_amr._records.transcript import Purpose
     from pandas_amr.models.base import Model
-
-Place: TypeAlias = tuple[str, ...]  # of a text in a finding: its field, and the keys within it
 
 
 @dataclass
@@ -56,9 +55,9 @@ class PieceMerger:
             InvalidOutput: what comes of it is not a valid finding.
             ModelError: the model could not be asked for a text.
         """
-        merged = merge_records(
-            records, self.kind.model, choose_merge_rules(self.kind.model, self.rules)
-        )
+        model = self.kind.model
+        rules = choose_merge_rules(model, self.rules)
+        merged = merge_records(records, model, rules)
         if merged.texts and self.by_agent:
             written = await self._write_texts(merged.texts)
         else:
@@ -68,7 +67,8 @@ class PieceMerger:
         record, problem = self.kind.record(merged.values)
         if record is None:
             raise InvalidOutput(problem or "invalid")
-        if not Check(self.kind).is_stable(json_record(record, self.kind.model), record):
+        form = json_record(record, model)
+        if not Check(self.kind).is_stable(form, record):
             raise InvalidOutput("a validator changes again what it has changed in each of them")
         return record
 
@@ -79,8 +79,9 @@ class PieceMerger:
         output = object_schema(fields)
         submission = Submission("reduction", object_schema({"output": output}))
         enforced = submission.response.strict
+        lines = _piece_lines(places, texts)
         system = prompts.merge_system(self.instruction, fields, enforced=enforced)
-        user = prompts.finding_lines(_piece_lines(places, texts))
+        user = prompts.finding_lines(lines)
         messages = (Message("system", system), Message("user", user))
         answer = await run_agent(
             self.model,
@@ -112,9 +113,11 @@ def _read_texts(
     answer: Answer, output: dict[str, Any], places: Mapping[str, Place]
 ) -> tuple[dict[str, str], str | None]:
     """Read the texts that were written, or say what is wrong with the answer."""
-    written = answer.payload.get("output") if answer.problem is None else None
+    if answer.problem is not None:
+        return {}, answer.problem
+    written = answer.payload.get("output")
     if not isinstance(written, dict):
-        return {}, answer.problem or f"without {', '.join(places)}"
+        return {}, f"without {', '.join(places)}"
     return written, find_violation(written, output)
 
 
@@ -122,19 +125,23 @@ def _name_places(texts: Mapping[Place, list[str]]) -> dict[str, Place]:
     """Name each text after its field; one within a field has a number, too."""
     places: dict[str, Place] = {}
     for number, place in enumerate(texts):
-        name = place[0] if len(place) == 1 else f"{place[0]}_{number}"
+        name = place[0]
+        if len(place) > 1:
+            name = f"{name}_{number}"
         places[name] = place
     return places
 
 
 def _piece_lines(places: Mapping[str, Place], texts: Mapping[Place, list[str]]) -> list[str]:
     """Render the texts of each piece as one line."""
-    keys = dict(zip(places, make_reader_keys(list(places)), strict=True))
+    keys = make_reader_keys(list(places))
+    most = max(len(pieces) for pieces in texts.values())
     lines: list[str] = []
-    for piece in range(max(len(pieces) for pieces in texts.values())):
+    for piece in range(most):
         shown: dict[str, str] = {}
-        for name, place in places.items():
-            if piece < len(texts[place]):
-                shown[keys[name]] = texts[place][piece]
+        for key, place in zip(keys, places.values(), strict=True):
+            pieces = texts[place]
+            if piece < len(pieces):
+                shown[key] = pieces[piece]
         lines.append(to_json_line(shown))
     return lines

@@ -83,7 +83,9 @@ class MapPrompt:
     @property
     def submit_line(self) -> str:
         """The line of code that hands in, if agents have a REPL."""
-        return prompts.finding_line(self.kind.schema["properties"]) if self.has_repl else ""
+        if not self.has_repl:
+            return ""
+        return prompts.finding_line(self.kind.schema["properties"])
 
     def is_flat(self, *, one_unit: bool, pieces: Pieces | None = None) -> bool:
         """Tell whether an answer is the finding itself and not a list of findings.
@@ -123,7 +125,8 @@ class MapPrompt:
         user = self._units_block(positions, pieces, has_repl=has_repl, is_flat=is_flat)
         if context is not None:
             user = context.words(positions, user)
-        user += self._instructions_block(positions, pieces) + prompts.changed_words(differences)
+        user += self._instructions_block(positions, pieces)
+        user += prompts.changed_words(differences)
         return Message("system", system), Message("user", user)
 
     def _system(self, *, is_flat: bool, has_repl: bool, context: Context | None) -> str:
@@ -172,8 +175,11 @@ class MapPrompt:
         """Write what is asked of each unit, if that differs."""
         if self.instructions is None:
             return ""
-        rows = positions if pieces is None else [pieces.position] * len(positions)
-        return prompts.instruction_lines([self.instructions(position) for position in rows])
+        rows = positions
+        if pieces is not None:
+            rows = [pieces.position] * len(positions)
+        instructions = [self.instructions(position) for position in rows]
+        return prompts.instruction_lines(instructions)
 
     def _single_messages(self, position: int, pieces: Pieces | None) -> tuple[Message, Message]:
         """Write to a model that takes one unit per request: what is asked, and the unit's line."""
@@ -185,4 +191,5 @@ class MapPrompt:
         else:
             lines = pieces.lines_of((position,))
         system = "\n".join(part for part in (self.persona, instruction) if part)
-        return Message("system", system), Message("user", prompts.numbered("unit", 0, lines[0]))
+        user = prompts.numbered("unit", 0, lines[0])
+        return Message("system", system), Message("user", user)

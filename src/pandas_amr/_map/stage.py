@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from pandas_amr._context.wiring import is_embedded
 from pandas_amr._findings.corrections import correct_units
 from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings, none_from_journal
-from pandas_amr._findings.store import CORRECTED, FOUND, Failure, FindingStore
+from pandas_amr._findings.store import CORRECTED, FOUND, Failure, FindingStore, MapName
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker, Doom
 from pandas_amr._map.cached import CachedFindings, CachedMapper
@@ -34,7 +34,6 @@ from pandas_amr._map.cut import (
 from pandas_amr._map.found_before import FoundBefore
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
-from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._plan.call import Pipeline
 from pandas_amr._records.concurrency import run_concurrently
@@ -42,27 +41,42 @@ from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.events import Failed, Landed
 from pandas_amr._records.log import LOGGER
-from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
-from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._findings.citations import MadeBy
     from pandas_amr._findings.corrections import Correction, Corrections
     from pandas_amr._map.leaves import FindingSink
+    from pandas_amr._map.mapper import MappedShard, Mapper
+    from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.redaction import Redaction
+    from pandas_amr._units.rows import BoolArray, IntArray, ObjectArray, Positions
+    from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
-Item: TypeAlias = tuple[Shard, Mapper]
-MapNode: TypeAlias = tuple[Shard, str | None, Node]
+
+class Item(NamedTuple):
+    """A shard, and who maps it."""
+
+    shard: Shard
+    mapper: Mapper
+
+
+class MapNode(NamedTuple):
+    """A shard that was mapped, by which map, and what that took."""
+
+    shard: Shard
+    map: MapName
+    node: Node
 
 
 class MapStage:
@@ -111,7 +125,7 @@ class MapStage:
         self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
         self._counter = _RowCounter(self.findings)
         self._nodes: list[MapNode] = []
-        self._waiting: dict[int, dict[str | None, MappedShard]] = {}
+        self._waiting: dict[int, dict[MapName, MappedShard]] = {}
         self._items = self._cut_all()
 
     def _key_by_whole_shards(self) -> None:
@@ -136,10 +150,12 @@ class MapStage:
         """Cut what is still to be asked into shards, for each map."""
         items: list[Item] = []
         for mapper in self.mappers:
-            items += [(shard, mapper) for shard in self._cut(mapper)]
+            shards = self._cut(mapper)
+            items += [Item(shard, mapper) for shard in shards]
         if self._is_first:  # all maps have the same shards: side by side, each is soon complete
             items.sort(key=_number_of)
-        self._open_rows = sum(self._count_rows(shard.positions) for shard, _ in items)
+        rows = [self._count_rows(shard.positions) for shard, _ in items]
+        self._open_rows = sum(rows)
         return items
 
     @cached_property
@@ -149,20 +165,24 @@ class MapStage:
             return len(self._units)
         return self._count_rows(self.sample.positions)
 
-    def _count_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> int:
+    def _count_rows(self, positions: Positions) -> int:
         """Count the rows that some asked units answer."""
-        places = np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
-        return int(self._counter.rows[places].sum())
+        units = np.asarray(positions, dtype=np.int64)
+        places = np.searchsorted(self._units.asked, units)
+        rows = self._counter.rows[places]
+        return int(rows.sum())
 
     def _cut(self, mapper: Mapper) -> list[Shard]:
         if not self._is_first:
             return self._cut_open(self._is_open(mapper.name))
         warns = mapper is self.mappers[0]  # all maps have the same shards
         shards = self._cut_open(self._is_open_or_empty, warns=warns)
-        return shards if mapper.reads_empty_units else drop_empty(shards, self._units)
+        if mapper.reads_empty_units:
+            return shards
+        return drop_empty(shards, self._units)
 
     @property
-    def _is_open_or_empty(self) -> NDArray[np.bool_]:
+    def _is_open_or_empty(self) -> BoolArray:
         """Tell which of the asked units are cut into shards."""
         if self.sample is None and cuts_empty(self._spec):
             return self._is_open_for_any | self._units.is_empty
@@ -177,42 +197,46 @@ class MapStage:
         shards = drop_empty(self._cut_open(is_open), self._units)
         return [shard for shard in shards if shard.positions]
 
-    def _cut_open(self, is_open: NDArray[np.bool_], *, warns: bool = False) -> list[Shard]:
+    def _cut_open(self, is_open: BoolArray, *, warns: bool = False) -> list[Shard]:
         unmapped = self._units.only(is_open)
         if self.sample is not None:
-            return cut_shards(self._spec, unmapped, self.sample.blocks_of(unmapped.asked))
+            blocks = self.sample.blocks_of(unmapped.asked)
+            return cut_shards(self._spec, unmapped, blocks)
         groups = None
         if self._context is not None:
             groups = self._context.groups(unmapped.asked)
         shards = cut_shards(self._spec, unmapped, groups)
-        if warns and groups is not None and len(shards) > len(np.unique(groups)):
-            self._warn_of_split_groups()
+        if warns and groups is not None:
+            count = len(np.unique(groups))
+            if len(shards) > count:
+                self._warn_of_split_groups()
         return shards
 
     def _warn_of_split_groups(self) -> None:
-        size, tokens = self._spec.plan.shard_size, self._spec.plan.shard_tokens
+        plan = self._spec.plan
+        size, tokens = plan.shard_size, plan.shard_tokens
         message = (
             f"Some groups are larger than a shard ({size} units, {tokens} tokens) and are read in "
             "parts. Fix plan={'shard_size': ..., 'shard_tokens': ...}."
         )
         self._state.warnings.append(PlanWarning(message))
 
-    def shards_of(self, name: str | None) -> list[Shard]:
+    def shards_of(self, name: MapName) -> list[Shard]:
         """Return the shards that a map is still to be asked about."""
         return [shard for shard, mapper in self._items if mapper.name == name]
 
     @property
-    def open(self) -> NDArray[np.int64]:
+    def open(self) -> IntArray:
         """The units that some map is still to be asked about."""
         return self._units.asked[self._is_open_for_any]
 
     @property
-    def _is_open_for_any(self) -> NDArray[np.bool_]:
+    def _is_open_for_any(self) -> BoolArray:
         by_map = [self._is_open(name) for name in self.findings.statuses]
-        is_open: NDArray[np.bool_] = np.logical_or.reduce(by_map)
+        is_open: BoolArray = np.logical_or.reduce(by_map)
         return is_open
 
-    def _is_open(self, name: str | None) -> NDArray[np.bool_]:
+    def _is_open(self, name: MapName) -> BoolArray:
         """Tell which of the asked units a map is still to be asked about."""
         if self.findings.is_closed:
             return np.zeros(len(self._units.asked), dtype=bool)
@@ -245,7 +269,8 @@ class MapStage:
         is_corrected = np.zeros(len(self._units.asked), dtype=bool)
         for column in self.findings.statuses.values():
             is_corrected |= column == CORRECTED
-        corrected: list[int] = self._units.asked[is_corrected & self._units.is_empty].tolist()
+        units = self._units.asked[is_corrected & self._units.is_empty]
+        corrected: list[int] = units.tolist()
         return corrected
 
     async def correct(self, corrections: Corrections, *, is_deduped: bool) -> None:
@@ -258,15 +283,19 @@ class MapStage:
         Raises:
             UsageError: rows of equal content are corrected in different ways; nothing is changed.
         """
+        shards: Sequence[Shard] = ()
+        if self._spec.plan.keyed == "shard":
+            shards = self._all_shards
         corrector = Corrector(
             self.mappers,
             self.findings,
             self._state,
-            self._all_shards if self._spec.plan.keyed == "shard" else (),
+            shards,
             is_deduped=is_deduped,
             has_journal=self._services.journal is not None,
         )
-        self.findings = self._state.findings = await corrector.correct(corrections)
+        self.findings = await corrector.correct(corrections)
+        self._state.findings = self.findings
         self._leaves = Leaves(self.findings, self._spec.plan.where, self._redactions)
         self._counter = _RowCounter(self.findings)
 
@@ -294,7 +323,8 @@ class MapStage:
         self._redactions = dict.fromkeys(self._spec.job.names, redaction)
         self._leaves = Leaves(self.findings, self._spec.plan.where, self._redactions)
         for name, store in self.findings.stores.items():
-            await self._redact(name, store.by_position()[1])
+            _, table = store.by_position()
+            await self._redact(name, table)
 
     async def _recall_open(self) -> None:
         """Take from the journal what it has of the units that are still to be asked."""
@@ -310,7 +340,7 @@ class MapStage:
         if mapper.keys.by_shard:
             await self._recall_corrections(mapper, is_first=is_first)
             return
-        unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
+        unmapped = self._open_units(mapper)
         async for found in mapper.look_up_all(unmapped):
             await self._redact(mapper.name, found.table)
             if found.positions:
@@ -318,8 +348,14 @@ class MapStage:
                 mapper.cache.count_recalled(len(found.positions))
                 self._add_cached(mapper.name, found)
         await self._recall_corrections(mapper, is_first=is_first)
-        unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
-        self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
+        failures = await mapper.recall_failures(self._open_units(mapper))
+        self._add_remembered(mapper.name, failures)
+
+    def _open_units(self, mapper: Mapper) -> list[int]:
+        """Return the units that a map is still to be asked about."""
+        is_open = self._is_open(mapper.name)
+        units: list[int] = self._units.asked[is_open].tolist()
+        return units
 
     async def _recall_corrections(self, mapper: CachedMapper, *, is_first: bool) -> None:
         """Take from the journal what a person said of units, in place of what was found.
@@ -330,13 +366,17 @@ class MapStage:
         if self.sample is not None or not await parts.cache.is_known():
             return
         is_open = self._is_open(mapper.name)
-        is_wanted = is_open | (self.findings.statuses[mapper.name] == EMPTY) | is_first
+        is_empty = self.findings.statuses[mapper.name] == EMPTY
+        is_wanted = is_open | is_empty | is_first
         positions = self._units.asked[is_wanted].tolist()
-        shards = self._all_shards if mapper.keys.by_shard else ()
+        shards: Sequence[Shard] = ()
+        if mapper.keys.by_shard:
+            shards = self._all_shards
         corrections = await recall_corrections(parts, positions, shards)
         if corrections:
             mapper.keys.use_shards(shards)
-            self._add_corrections(mapper, corrections, self._units.asked[is_open].tolist())
+            open_units = self._units.asked[is_open].tolist()
+            self._add_corrections(mapper, corrections, open_units)
 
     def _add_corrections(
         self, mapper: CachedMapper, corrections: Mapping[int, Correction], open_units: list[int]
@@ -344,14 +384,14 @@ class MapStage:
         """Put what a person said, as the journal has it, in place of what was found."""
         assert mapper.kind is not None
         self._is_first = False
-        new = sorted(corrections.keys() & set(open_units))
+        new = [position for position in open_units if position in corrections]
         mapper.cache.recalled += len(new)
         correct_units(self.findings, mapper.name, mapper.kind, corrections, from_journal=True)
         self._counter = _RowCounter(self.findings)
         self._open_rows -= self._count_rows(new)
         self._report_progress()
 
-    def _add_cached(self, name: str | None, found: CachedFindings) -> None:
+    def _add_cached(self, name: MapName, found: CachedFindings) -> None:
         positions = found.positions
         self.findings.stores[name].add(positions, found.table)
         places = np.searchsorted(self._units.asked, positions)
@@ -364,7 +404,7 @@ class MapStage:
         self._show(name, positions, found.table)
         self._tell_landed(positions)
 
-    def _add_remembered(self, name: str | None, failures: Sequence[Failure]) -> None:
+    def _add_remembered(self, name: MapName, failures: Sequence[Failure]) -> None:
         """Add the units that failed before, and are not asked again yet."""
         if not failures:
             return
@@ -383,10 +423,11 @@ class MapStage:
     def _list_failures(self, failures: Sequence[Failure]) -> None:
         """List the rows of units that failed."""
         for failure in failures:
-            for position in self._units.answered(failure.position).tolist():
-                self._state.failures.append(replace(failure, position=position))
+            rows = self._units.answered(failure.position)
+            for row in rows.tolist():
+                self._state.failures.append(replace(failure, position=row))
 
-    def _set_repaired(self, name: str | None, positions: Collection[int]) -> None:
+    def _set_repaired(self, name: MapName, positions: Collection[int]) -> None:
         places = np.searchsorted(self._units.asked, sorted(positions))
         self.findings.statuses[name][places] = "repaired"
 
@@ -397,22 +438,25 @@ class MapStage:
             agent = mapper.mapper if isinstance(mapper, CachedMapper) else mapper
             if not isinstance(agent, AgentMapper) or self._is_embedded(agent):
                 continue
-            positions = list(shard.positions)
             if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
-                positions = await mapper.find_unknown(shard)
-            unknown.update(positions)
+                unknown.update(await mapper.find_unknown(shard))
+            else:
+                unknown.update(shard.positions)
         return self._count_rows(sorted(unknown))
 
-    def _is_embedded(self, agent: AgentMapper) -> bool:
-        return is_embedded(self._spec.lm("map", self._spec.job.map_agents.get(agent.name)))
+    def _is_embedded(self, mapper: AgentMapper) -> bool:
+        agent = self._spec.job.map_agents.get(mapper.name)
+        return is_embedded(self._spec.lm("map", agent))
 
     async def run(self, sink: FindingSink | None) -> None:
         """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""
         self._begin_steps()
         workers = self._arm_breaker()
-        async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=workers):
+        items = self._draw(sink)
+        async for mapped in run_concurrently(self._map_item, items, limit=workers):
             if mapped is not None:
-                self._land(self._check_columns(mapped), sink)
+                checked = self._check_columns(mapped)
+                self._land(checked, sink)
         if self._breaker.doom is not None:
             self._give_up(self._breaker.doom)
         else:
@@ -421,9 +465,7 @@ class MapStage:
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self.offer_all(sink)
 
-    async def offer_all(
-        self, sink: FindingSink, made_by: Callable[[int], tuple[str, ...]] | None = None
-    ) -> None:
+    async def offer_all(self, sink: FindingSink, made_by: MadeBy | None = None) -> None:
         """Offer all that is found, in the shards of a first run.
 
         Args:
@@ -450,24 +492,30 @@ class MapStage:
 
     def _arm_breaker(self) -> int:
         """Have the breaker watch the maps, and return how many shards to begin at once."""
+        shards = self._count_shards()
         items = len(self._items)
-        limit = min(self._services.parallelism(self._spec), max(1, items))
-        return self._breaker.arm(self._count_shards(), items=items, limit=limit, on_doom=self._halt)
+        parallelism = self._services.parallelism(self._spec)
+        limit = min(parallelism, max(1, items))
+        return self._breaker.arm(shards, items=items, limit=limit, on_doom=self._halt)
 
-    def _count_shards(self) -> dict[str | None, int]:
+    def _count_shards(self) -> dict[MapName, int]:
         """Count the shards of each map; each row of a recipe is like one."""
-        counts: dict[str | None, int] = {mapper.name: 0 for mapper in self.mappers}
+        counts: dict[MapName, int] = {mapper.name: 0 for mapper in self.mappers}
         for shard, mapper in self._items:
-            is_recipe = isinstance(mapper, PipelineMapper)
-            counts[mapper.name] += len(shard.positions) if is_recipe else bool(shard.positions)
+            if isinstance(mapper, PipelineMapper):
+                counts[mapper.name] += len(shard.positions)
+            elif shard.positions:
+                counts[mapper.name] += 1
         return counts
 
     def _warn_of_left(self) -> None:
         """Warn of rows that an earlier run skipped and this one leaves so."""
-        if not self.findings.left or self.findings.is_closed:
+        left = list(self.findings.left.values())
+        if not left or self.findings.is_closed:
             return
-        is_left = np.logical_or.reduce(list(self.findings.left.values()))
-        rows = int(is_left[self._units.answered_by].sum())
+        is_left = np.logical_or.reduce(left)
+        is_left_row = is_left[self._units.answered_by]
+        rows = int(is_left_row.sum())
         if rows:
             message = (
                 f"{rows} rows were skipped by a run that gave up, and are not run again here; "
@@ -489,8 +537,7 @@ class MapStage:
         spend = _describe_total(self._services.ledger.total)
         parts = [f"{doom.describe()} {spend}."]
         if skipped:
-            rows = len(self._units)
-            skipped_rows = counted_of(skipped, rows, "row")
+            skipped_rows = counted_of(skipped, len(self._units), "row")
             parts.append(f"{skipped_rows} are skipped; the same call asks about them.")
         parts += [doom.advise(), 'plan={"give_up_after": None} goes on whatever fails.']
         self._state.end(MapFailed(" ".join(parts)))
@@ -504,7 +551,8 @@ class MapStage:
         self._show(mapped.map, mapped.positions, mapped.table)
         node = self._node_name(mapped.shard, mapped.map)
         is_whole = len(mapped.positions) == len(mapped.shard.positions)
-        self._tell_landed(mapped.positions, node, rows if is_whole else None)
+        landed_rows = rows if is_whole else None
+        self._tell_landed(mapped.positions, node, landed_rows)
         self._tell_failed(mapped.failures, node)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
@@ -514,11 +562,12 @@ class MapStage:
     ) -> None:
         """Tell whoever listens what is found, in which node, if it was not found here."""
         trace = self._services.trace  # to that of a dry run nobody listens
-        if trace.listeners and positions:
-            at = trace.at_node(node)
-            if rows is None:
-                rows = self._count_rows(positions)
-            trace.emit(Landed(*at, units=len(positions), rows=rows))
+        if not trace.listeners or not positions:
+            return
+        at = trace.at_node(node)
+        if rows is None:
+            rows = self._count_rows(positions)
+        trace.emit(Landed(*at, units=len(positions), rows=rows))
 
     def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
         """Tell whoever listens what has failed, by who did."""
@@ -529,8 +578,9 @@ class MapStage:
         for failure in failures:
             by_who.setdefault(failure.who, []).append(failure.position)
         for who, positions in by_who.items():
+            at = trace.at_node(node)
             rows = self._count_rows(positions)
-            trace.emit(Failed(*trace.at_node(node), units=len(positions), rows=rows, who=who))
+            trace.emit(Failed(*at, units=len(positions), rows=rows, who=who))
 
     @property
     def _offers_as_they_land(self) -> bool:
@@ -539,12 +589,15 @@ class MapStage:
         Those of a function without a type cannot: only all of them tell the columns. Nor those of a
         run that goes on: its shards are not the batches of a first run.
         """
-        return self._is_first and all(mapper.kind is not None for mapper in self.mappers)
+        if not self._is_first:
+            return False
+        return all(mapper.kind is not None for mapper in self.mappers)
 
     def _draw(self, sink: FindingSink | None) -> Iterator[Item]:
         """Give one shard after the other, until the run is halted."""
         for item in self._items:
-            if self._state.halted or (sink is not None and sink.failed):
+            has_failed = sink is not None and sink.failed
+            if self._state.halted or has_failed:
                 self._breaker.release()  # no further shard comes that could decide
                 return
             yield item
@@ -576,7 +629,7 @@ class MapStage:
             if mapped.ended_by is not None:
                 state.end(mapped.ended_by)
             state.halted |= bool(mapped.failures) and spec.settings.errors == "raise"
-            self._nodes.append((shard, mapper.name, node))
+            self._nodes.append(MapNode(shard, mapper.name, node))
             self._describe_node(node, mapped)
             return mapped
 
@@ -585,19 +638,22 @@ class MapStage:
         await self._redact(mapper.name, mapped.table)
         return mapped
 
-    async def _redact(self, name: str | None, table: pa.Table) -> None:
+    async def _redact(self, name: MapName, table: pa.Table) -> None:
         """Redact the texts that a function found, in a thread; they are known from then on."""
         redaction = self._redactions.get(name)
-        if redaction is not None and table.num_rows:
-            place = "a finding" if name is None else f"a finding of the map {name!r}"
-            for column in table.columns:
-                await in_thread(redaction.values, column.to_pylist(), place)
+        if redaction is None or not table.num_rows:
+            return
+        place = "a finding" if name is None else f"a finding of the map {name!r}"
+        for column in table.columns:
+            values = column.to_pylist()
+            await in_thread(redaction.values, values, place)
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage
         node.form = mapped.form or self._form_without_agent(mapped)
         agent = self._spec.job.map_agents.get(mapped.map)
-        node.sandbox = self._spec.sandbox_tier if self._spec.has_repl("map", agent) else ""
+        if self._spec.has_repl("map", agent):
+            node.sandbox = self._spec.sandbox_tier
         if mapped.failures or mapped.ended_by is not None:
             node.status = "partial" if mapped.positions else "failed"
 
@@ -610,10 +666,12 @@ class MapStage:
             return ""
         return "recipe" if isinstance(function, Pipeline) else "function"
 
-    def _node_name(self, shard: Shard, name: str | None) -> str:
+    def _node_name(self, shard: Shard, name: MapName) -> str:
         """Name a map's node in the trace."""
-        own = f"map-{shard.number}" if name is None else f"map-{name}-{shard.number}"
-        return self._services.prefix + own
+        prefix = self._services.prefix
+        if name is None:
+            return f"{prefix}map-{shard.number}"
+        return f"{prefix}map-{name}-{shard.number}"
 
     def _check_columns(self, mapped: MappedShard) -> MappedShard:
         """Check that a shard's columns go with those of the others; else its units fail.
@@ -630,9 +688,10 @@ class MapStage:
             return mapped
         self._state.halted |= self._spec.settings.errors == "raise"
         failures = list(mapped.failures)
+        shard = mapped.shard.number
         for position in mapped.positions:
-            shard = mapped.shard.number
-            failures.append(Failure(position, shard, "callable", problem, 1, mapped.map))
+            failure = Failure(position, shard, "callable", problem, 1, mapped.map)
+            failures.append(failure)
         return replace(mapped, positions=[], table=pa.table({}), failures=failures)
 
     def _doubled_name(self, mapped: MappedShard) -> str | None:
@@ -643,9 +702,11 @@ class MapStage:
         stores = self.findings.stores
         columns = stores[mapped.map].labels(mapped.table)
         for name, store in stores.items():
-            doubled = set() if name == mapped.map else set(columns).intersection(store.labels())
+            if name == mapped.map:
+                continue
+            doubled = set(columns).intersection(store.labels())
             if doubled:
-                first, second = (one for one in stores if one in {name, mapped.map})
+                first, second = [own for own in stores if own in {name, mapped.map}]
                 column = min(doubled, key=columns.index)
                 return (
                     f"The maps {first!r} and {second!r} both give a column {column!r}; "
@@ -668,17 +729,20 @@ class MapStage:
     def _add(self, mapped: MappedShard) -> None:
         """Add what came of a shard to the findings, statuses and failures."""
         self.findings.stores[mapped.map].add(mapped.positions, mapped.table)
-        statuses, asked = self.findings.statuses[mapped.map], self._units.asked
-        with self._counter.changing(mapped.map, np.searchsorted(asked, mapped.shard.positions)):
+        name, asked = mapped.map, self._units.asked
+        statuses = self.findings.statuses[name]
+        from_journal = self.findings.from_journal[name]
+        known = sorted(mapped.cached | mapped.remembered)
+        failed = [failure.position for failure in mapped.failures]
+        places = np.searchsorted(asked, mapped.shard.positions)
+        with self._counter.changing(name, places):
             statuses[np.searchsorted(asked, mapped.positions)] = "ok"
-            self._set_repaired(mapped.map, mapped.repaired.intersection(mapped.positions))
-            had = sorted(mapped.cached | mapped.remembered)
-            self.findings.from_journal[mapped.map][np.searchsorted(asked, had)] = True
-            for failure in mapped.failures:
-                statuses[np.searchsorted(asked, failure.position)] = "failed"
+            self._set_repaired(name, mapped.repaired.intersection(mapped.positions))
+            from_journal[np.searchsorted(asked, known)] = True
+            statuses[np.searchsorted(asked, failed)] = "failed"
         self._list_failures(mapped.failures)
 
-    def _show(self, name: str | None, positions: list[int], table: pa.Table) -> None:
+    def _show(self, name: MapName, positions: list[int], table: pa.Table) -> None:
         """Show findings to whoever watches."""
         named = self.findings.stores[name].named(table)
         self._services.watch.landed(positions, named, self._units)
@@ -701,15 +765,20 @@ class MapStage:
             for shard, mapper in self._items:
                 name = self._node_name(shard, mapper.name)
                 for one in shard.positions:
-                    self._nodes_of[one] = (*self._nodes_of.get(one, ()), name)
+                    earlier = self._nodes_of.get(one, ())
+                    self._nodes_of[one] = (*earlier, name)
         place = int(self._units.answered_by[position])
-        had = () if self._before is None else self._before.nodes_of(place)
-        return had + self._nodes_of.get(int(self._units.asked[place]), ())
+        unit = int(self._units.asked[place])
+        nodes = self._nodes_of.get(unit, ())
+        if self._before is None:
+            return nodes
+        return self._before.nodes_of(place) + nodes
 
-    def keys_of(self, position: int) -> dict[str | None, bytes]:
+    def keys_of(self, position: int) -> dict[MapName, bytes]:
         """Return the keys of the findings of a row in the journal, by map; none without one."""
-        unit = int(self._units.asked[self._units.answered_by[position]])
-        keys: dict[str | None, bytes] = {}
+        place = self._units.answered_by[position]
+        unit = int(self._units.asked[place])
+        keys: dict[MapName, bytes] = {}
         for mapper in self.mappers:
             if not isinstance(mapper, CachedMapper):
                 continue
@@ -717,7 +786,8 @@ class MapStage:
             if mapper.keys.by_shard:
                 whole = self._shard_with(unit, mapper)
             if unit in whole:
-                keys[mapper.name] = mapper.keys.of(whole)[whole.index(unit)]
+                number = whole.index(unit)
+                keys[mapper.name] = mapper.keys.of(whole)[number]
         return keys
 
     def _shard_with(self, unit: int, mapper: Mapper) -> list[int]:
@@ -729,7 +799,7 @@ class MapStage:
 
     def model_nodes(self) -> list[MapNode]:
         """List the shards that a model was asked about, by which map, and what that took."""
-        return [one for one in self._nodes if one[2].usage.calls]
+        return [mapped for mapped in self._nodes if mapped.node.usage.calls]
 
     def _offer(self, sink: FindingSink, mapped: MappedShard) -> None:
         """Hand a shard on once all its maps are there, in their order, whichever was first."""
@@ -744,8 +814,9 @@ class MapStage:
         for mapper in self.mappers:
             part = by_map[mapper.name]
             nodes.append(self._node_name(part.shard, part.map))
-            parts.append((part.map, part.positions, part.table))
-        sink.offer(number - 1, tuple(nodes), self._leaves.inputs(parts))
+            parts.append(Part(part.map, part.positions, part.table))
+        inputs = self._leaves.inputs(parts)
+        sink.offer(number - 1, tuple(nodes), inputs)
 
 
 class _RowCounter:
@@ -766,21 +837,26 @@ class _RowCounter:
         self.failed = 0
         self.empty = 0  # does not change
         self.cached = 0
+        everywhere = np.arange(len(units.asked))
         for name, column in self._statuses.items():
-            self.empty += int(self.rows[column == EMPTY].sum())
-            self._add(name, np.arange(len(units.asked)), 1)
+            is_empty = column == EMPTY
+            self.empty += int(self.rows[is_empty].sum())
+            self._add(name, everywhere, 1)
 
-    def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
-        statuses, rows = self._statuses[name][places], self.rows[places]
+    def _add(self, name: MapName, places: NDArray[np.int_], sign: int) -> None:
+        rows = self.rows[places]
+        statuses = self._statuses[name][places]
         is_found = np.zeros(len(places), dtype=bool)
         for status in FOUND:  # np.isin() takes ten times as long for few
             is_found |= statuses == status
+        is_failed = statuses == "failed"
+        is_cached = is_found & self._from_journal[name][places]
         self.found += sign * int(rows[is_found].sum())
-        self.failed += sign * int(rows[statuses == "failed"].sum())
-        self.cached += sign * int(rows[is_found & self._from_journal[name][places]].sum())
+        self.failed += sign * int(rows[is_failed].sum())
+        self.cached += sign * int(rows[is_cached].sum())
 
     @contextmanager
-    def changing(self, name: str | None, places: NDArray[np.int_]) -> Iterator[None]:
+    def changing(self, name: MapName, places: NDArray[np.int_]) -> Iterator[None]:
         """Let the statuses of some of the asked units change in the block."""
         self._add(name, places, -1)
         yield
@@ -795,18 +871,19 @@ def make_breaker(spec: Spec, earlier: Breaker | None = None) -> Breaker:
 
 def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     """Make the findings that a first run begins with."""
-    stores: dict[str | None, FindingStore] = {}
-    statuses: dict[str | None, NDArray[np.object_]] = {}
+    stores: dict[MapName, FindingStore] = {}
+    statuses: dict[MapName, ObjectArray] = {}
     for mapper in mappers:
-        stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
-        statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
+        column: ObjectArray = np.full(len(units.asked), SKIPPED, dtype=object)
         if not mapper.reads_empty_units:
-            statuses[mapper.name][units.is_empty] = EMPTY
+            column[units.is_empty] = EMPTY
+        statuses[mapper.name] = column
+        stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
     list_type = only_list_type([mapper.kind for mapper in mappers])
     return MapFindings(units, stores, statuses, none_from_journal(statuses), list_type)
 
 
-def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
+def _redactions_of(spec: Spec) -> dict[MapName, Redaction]:
     """Return what the findings of functions pass before an agent reads them.
 
     The functions are the user's and read the rows as they are.
@@ -818,16 +895,21 @@ def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
 
 def _describe_total(total: Usage) -> str:
     """Say in words what was spent."""
-    return f"{counted(total.tries, 'request')} and {describe_spend(total) or 'nothing'} were spent"
+    requests = counted(total.tries, "request")
+    spend = describe_spend(total) or "nothing"
+    return f"{requests} and {spend} were spent"
 
 
 def _number_of(item: Item) -> int:
-    return item[0].number
+    return item.shard.number
 
 
 def _natural_key(node: str) -> list[tuple[int, str]]:
     """Return what sorts a node's name: its numbers as numbers."""
     key: list[tuple[int, str]] = []
     for part in re.split(r"(\d+)", node):
-        key.append((int(part), "") if part.isdigit() else (0, part))
+        if part.isdigit():
+            key.append((int(part), ""))
+        else:
+            key.append((0, part))
     return key

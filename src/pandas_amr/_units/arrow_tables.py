@@ -16,8 +16,6 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
 PANDAS = b"pandas"  # the key of pandas' own metadata in a schema
 NO_CODE = -1  # of a missing value, among the codes of a categorical
 DAY_NS = 86_400_000_000_000
@@ -42,20 +40,20 @@ def frame_of_table(table: pa.Table) -> pd.DataFrame:
         x           float64
         dtype: object
     """
-    columns = [_make_storable(column, name) for name, column in _name_columns(table)]
-    schema = pa.schema(
-        [(name, column.type) for name, column in zip(table.column_names, columns, strict=True)],
-        metadata=table.schema.metadata,
-    )
-    rows = table.num_rows
-    known = _read_metadata(pa.table(columns, schema=schema)) if columns else None
+    names = table.column_names
+    columns = _make_all_storable(table)
+    known = None
+    if columns:
+        storable = pa.table(columns, names=names, metadata=table.schema.metadata)
+        known = _read_metadata(storable)
     if known is None:
-        known = _Known(pd.Index(table.column_names), pd.RangeIndex(rows), [None] * len(columns), {})
+        index = pd.RangeIndex(table.num_rows)
+        dtypes = [None] * len(columns)
+        known = _Known(pd.Index(names), index, dtypes, attrs={})
     arrays: dict[int, Any] = {}
     for number, dtype in enumerate(known.dtypes):
-        name = table.column_names[number]
         if dtype is not _IS_INDEX:
-            arrays[number] = _to_named_array(columns[number], name, dtype)
+            arrays[number] = _to_named_array(columns[number], names[number], dtype)
     frame = pd.DataFrame(arrays, index=known.index)
     frame.columns = known.columns
     frame.attrs = known.attrs
@@ -70,8 +68,7 @@ def frame_of_part(table: pa.Table) -> pd.DataFrame:
     Raises:
         UsageError: a column cannot be converted; the message names it.
     """
-    columns = [_make_storable(column, name) for name, column in _name_columns(table)]
-    plain = pa.table(columns, names=table.column_names)
+    plain = pa.table(_make_all_storable(table), names=table.column_names)
     frame: pd.DataFrame = plain.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame
 
@@ -83,12 +80,15 @@ def frame_of_column(column: pa.ChunkedArray, name: str) -> pd.DataFrame:
         UsageError: it cannot be converted.
     """
     # Not as a table: a column of structs is one column, too.
-    array = _to_named_array(_make_storable(column, name), name, None)
-    return pd.DataFrame({name: array})
+    storable = _make_storable(column, name)
+    return pd.DataFrame({name: _to_named_array(storable, name, None)})
 
 
-def _name_columns(table: pa.Table) -> list[tuple[str, pa.ChunkedArray]]:
-    return list(zip(table.column_names, table.columns, strict=True))
+def _make_all_storable(table: pa.Table) -> list[pa.ChunkedArray]:
+    columns: list[pa.ChunkedArray] = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        columns.append(_make_storable(column, name))
+    return columns
 
 
 # What a table that was a pandas frame says of it
@@ -119,16 +119,18 @@ def _read_metadata(table: pa.Table) -> _Known | None:
 
     Other tools keep this metadata when they rename, drop or add columns: it is then of no table.
     """
-    if PANDAS not in (table.schema.metadata or {}):
+    written = table.schema.metadata or {}
+    if PANDAS not in written:
         return None
     try:
-        metadata = json.loads(table.schema.metadata[PANDAS])
-        levels = set(filter(_is_name, metadata["index_columns"]))  # others describe a range
+        metadata = json.loads(written[PANDAS])
+        levels = _list_index_columns(metadata)
         _forget_unknown_dtypes(metadata)
     except (ValueError, KeyError, TypeError):
         return None
     names = table.column_names
-    if not levels <= set(names) or len(set(names)) < len(names):
+    is_doubled = len(set(names)) < len(names)
+    if is_doubled or not levels.issubset(names):
         return None
     table = table.replace_schema_metadata({PANDAS: json.dumps(metadata)})
     empty = table.schema.empty_table().to_pandas()
@@ -136,12 +138,14 @@ def _read_metadata(table: pa.Table) -> _Known | None:
     dtypes: list[Any] = []
     for name in names:
         dtypes.append(_IS_INDEX if name in levels else next(remaining))
-    index = table.select([name for name in names if name in levels]).to_pandas().index
+    index_columns = [name for name in names if name in levels]
+    index = table.select(index_columns).to_pandas().index
     return _Known(empty.columns, index, dtypes, dict(metadata.get("attributes") or {}))
 
 
-def _is_name(level: object) -> bool:
-    return isinstance(level, str)
+def _list_index_columns(metadata: dict[str, Any]) -> set[str]:
+    """List the columns that are levels of the index; a range is described and has no column."""
+    return {level for level in metadata["index_columns"] if isinstance(level, str)}
 
 
 def _forget_unknown_dtypes(metadata: dict[str, Any]) -> None:
@@ -178,7 +182,8 @@ def _make_storable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         if kind == column.type:
             return column
         if _has_part(column.type, _is_list_view):  # a cast loses its place at missing lists
-            return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+            array = pa.array(column.to_pylist(), kind)
+            return pa.chunked_array([array])
         return column.cast(kind)
     except (pa.ArrowException, ValueError, KeyError) as error:
         raise _column_error(name, column.type, error) from error
@@ -192,30 +197,33 @@ def storable_type(kind: pa.DataType) -> pa.DataType:
         ListType(list<item: large_string>)
     """
     types = pa.types
-    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    if is_list or _is_list_view(kind):
+    is_variable = types.is_list(kind) or types.is_large_list(kind)
+    if is_variable or types.is_fixed_size_list(kind) or _is_list_view(kind):
         # Of lists of another kind, not every pandas counts the values.
         return pa.list_(_storable_field(kind.value_field))
     if types.is_struct(kind):
-        return pa.struct([_storable_field(kind.field(n)) for n in range(kind.num_fields)])
+        fields = [_storable_field(kind.field(number)) for number in range(kind.num_fields)]
+        return pa.struct(fields)
     if types.is_map(kind):
-        key, item = _storable_field(kind.key_field), _storable_field(kind.item_field)
+        key = _storable_field(kind.key_field)
+        item = _storable_field(kind.item_field)
         return pa.map_(key, item, keys_sorted=kind.keys_sorted)
     if types.is_dictionary(kind):
         # Older versions of pyarrow do not convert unsigned numbers of categories.
-        return pa.dictionary(pa.int64(), storable_type(kind.value_type), kind.ordered)
+        value_type = storable_type(kind.value_type)
+        return pa.dictionary(pa.int64(), value_type, kind.ordered)
     return _storable_scalar(kind)
 
 
 def _storable_scalar(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(kind):
+    types = pa.types
+    if types.is_string_view(kind):
         return pa.large_string()
-    if pa.types.is_binary_view(kind):
+    if types.is_binary_view(kind):
         return pa.large_binary()
-    if pa.types.is_null(kind):
+    if types.is_null(kind):
         return pa.string()
-    is_small = pa.types.is_decimal(kind) and kind.bit_width < pa.decimal128(1).bit_width
-    if is_small:  # these have no sums
+    if types.is_decimal(kind) and kind.bit_width < 128:  # smaller ones have no sums
         return pa.decimal128(kind.precision, kind.scale)
     return kind
 
@@ -231,10 +239,17 @@ def _take_out_storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if name.startswith("pandas."):
         return column
     if name == "arrow.uuid":
-        texts = [None if value is None else str(value) for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.string())])
+        return _convert_to_texts(column.to_pylist(), str)
     storage = column.cast(kind.storage_type)
-    return storage.cast(pa.bool_()) if name == "arrow.bool8" else storage
+    if name == "arrow.bool8":
+        return storage.cast(pa.bool_())
+    return storage
+
+
+def _convert_to_texts(values: list[Any], write: Callable[[Any], str]) -> pa.ChunkedArray:
+    texts = [None if value is None else write(value) for value in values]
+    array = pa.array(texts, pa.string())
+    return pa.chunked_array([array])
 
 
 def _convert_intervals(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -242,14 +257,15 @@ def _convert_intervals(column: pa.ChunkedArray) -> pa.ChunkedArray:
     values = column.to_pylist()
     lengths: list[int | None] = []
     for value in values:
-        length = None if value is None else value.days * DAY_NS + value.nanoseconds
+        if value is None:
+            lengths.append(None)
+            continue
+        length = value.days * DAY_NS + value.nanoseconds
+        if value.months or abs(length) > INT64_MAX:
+            return _convert_to_texts(values, _write_interval)
         lengths.append(length)
-    is_exact = all(value is None or value.months == 0 for value in values)
-    is_short = all(length is None or abs(length) <= INT64_MAX for length in lengths)
-    if is_exact and is_short:
-        return pa.chunked_array([pa.array(lengths, pa.int64()).cast(pa.duration("ns"))])
-    texts = [None if value is None else _write_interval(value) for value in values]
-    return pa.chunked_array([pa.array(texts, pa.string())])
+    array = pa.array(lengths, pa.int64()).cast(pa.duration("ns"))
+    return pa.chunked_array([array])
 
 
 def _write_interval(value: Any) -> str:
@@ -261,7 +277,8 @@ def _write_interval(value: Any) -> str:
     """
     seconds, rest = divmod(abs(value.nanoseconds), 1_000_000_000)
     sign = "-" if value.nanoseconds < 0 else ""
-    return f"P{value.months}M{value.days}DT{sign}{seconds}.{rest:09d}S"
+    time = f"{sign}{seconds}.{rest:09d}"
+    return f"P{value.months}M{value.days}DT{time}S"
 
 
 def _check_zones(kind: pa.DataType) -> None:
@@ -278,9 +295,11 @@ def _check_dates(column: pa.ChunkedArray, name: str) -> None:
     """Refuse dates that Python does not have, such as those that stand for infinity in SQL."""
     if not pa.types.is_date(column.type) or column.null_count == len(column):
         return
-    ends = pc.min_max(column.cast(pa.date32()).cast(pa.int32())).as_py()
+    days = column.cast(pa.date32()).cast(pa.int32())  # since 1970
+    ends = pc.min_max(days).as_py()
     epoch = dt.date(1970, 1, 1).toordinal()
-    first, last = (dt.date.min.toordinal() - epoch, dt.date.max.toordinal() - epoch)
+    first = dt.date.min.toordinal() - epoch
+    last = dt.date.max.toordinal() - epoch
     if ends["min"] < first or ends["max"] > last:
         raise UsageError(
             f"Column {name!r} holds a date outside the years 1 to 9999, which Python does not "
@@ -312,15 +331,16 @@ def _to_pandas_array(column: pa.ChunkedArray, dtype: Any = None) -> Any:
         column: of a storable type.
         dtype: the dtype that pandas wrote into the schema, if it did.
     """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
+    kind, types = column.type, pa.types
+    if types.is_dictionary(kind):
         return _convert_categories(column)
     if _has_part(kind, _has_no_kernels):
         return pd.Series(column.to_pylist(), dtype=object).array
     if dtype is None:
-        dtype = pa.chunked_array([], kind).to_pandas().dtype
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+        empty = pa.chunked_array([], kind)
+        dtype = empty.to_pandas().dtype
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    is_whole = types.is_integer(kind) or types.is_boolean(kind)
     column = _combine_chunks(column)
     if hasattr(dtype, "__from_arrow__") and not isinstance(dtype, pd.DatetimeTZDtype):
         return dtype.__from_arrow__(column)
@@ -352,8 +372,10 @@ def _has_part(kind: pa.DataType, is_meant: Callable[[pa.DataType], bool]) -> boo
     """Tell whether a type, or one of which it is made, is meant; pandas' own are not."""
     if getattr(kind, "extension_name", "").startswith("pandas."):
         return False
+    if is_meant(kind):
+        return True
     parts = [kind.field(number).type for number in range(kind.num_fields)]
-    return is_meant(kind) or any(_has_part(part, is_meant) for part in parts)
+    return any(_has_part(part, is_meant) for part in parts)
 
 
 def _convert_categories(column: pa.ChunkedArray) -> Any:
@@ -362,21 +384,17 @@ def _convert_categories(column: pa.ChunkedArray) -> Any:
     Without a batch the categories are not known. Texts are plain values then: a warehouse has no
     type for categories of which there are none.
     """
-    kind = column.type
-    is_nested = pa.types.is_nested(kind.value_type) or _has_part(kind.value_type, _has_no_kernels)
-    is_unknown = not column.num_chunks and pa.types.is_string(kind.value_type)
+    is_ordered, kind = column.type.ordered, column.type.value_type
+    is_nested = pa.types.is_nested(kind) or _has_part(kind, _has_no_kernels)
+    is_unknown = not column.num_chunks and pa.types.is_string(kind)
     if not is_nested and not is_unknown:
         column = column.unify_dictionaries()
-        chunks = [chunk.dictionary for chunk in column.chunks[:1]]
-        categories = pd.Index(_to_pandas_array(pa.chunked_array(chunks, kind.value_type)))
+        first = [chunk.dictionary for chunk in column.chunks[:1]]  # now they all have this one
+        values = pa.chunked_array(first, kind)
+        categories = pd.Index(_to_pandas_array(values))
         if categories.is_unique and not categories.hasnans:
-            codes = _read_codes(column)
-            return pd.Categorical.from_codes(codes, categories, ordered=kind.ordered)
+            indices = [chunk.indices for chunk in column.chunks]
+            codes = pa.chunked_array(indices, pa.int64()).fill_null(NO_CODE)
+            return pd.Categorical.from_codes(codes.to_numpy(), categories, ordered=is_ordered)
     chunks = [chunk.dictionary_decode() for chunk in column.chunks]
-    return _to_pandas_array(pa.chunked_array(chunks, kind.value_type))
-
-
-def _read_codes(column: pa.ChunkedArray) -> NDArray[Any]:
-    indices = [chunk.indices for chunk in column.chunks]
-    codes: NDArray[Any] = pa.chunked_array(indices, pa.int64()).fill_null(NO_CODE).to_numpy()
-    return codes
+    return _to_pandas_array(pa.chunked_array(chunks, kind))

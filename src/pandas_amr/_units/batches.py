@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -102,7 +103,8 @@ def open_source(value: object) -> Source:
     if isinstance(value, ds.FileSystemDataset) and not _is_filtered(value):
         return FileSource(value)
     if isinstance(value, ds.Dataset):
-        return StreamSource(value.to_batches(batch_readahead=1, fragment_readahead=1))
+        batches = value.to_batches(batch_readahead=1, fragment_readahead=1)
+        return StreamSource(batches)
     if isinstance(value, pd.DataFrame):
         return StreamSource([value])
     if hasattr(value, "__arrow_c_stream__"):
@@ -119,7 +121,9 @@ def is_stream(value: object) -> bool:
 
 def list_paths(value: Any) -> list[str]:
     """Return the paths and globs that a value names; none if it is something else."""
-    paths = value if isinstance(value, list | tuple) else [value]
+    paths = [value]
+    if isinstance(value, list | tuple):
+        paths = list(value)
     if not all(isinstance(path, str | os.PathLike) for path in paths):
         return []
     return [os.fspath(path) for path in paths]
@@ -148,11 +152,13 @@ def _open_files(patterns: Sequence[str]) -> FileSource:
     if len(formats) > 1:
         raise UsageError(f"{shown}: files of several formats ({', '.join(sorted(formats))}).")
     [name] = formats
+    files = [str(path) for path in paths]
     try:
-        dataset = ds.dataset([str(path) for path in paths], format=name, partitioning="hive")
+        dataset = ds.dataset(files, format=name, partitioning="hive")
     except (pa.ArrowException, OSError) as error:
-        # Only the schema of a Parquet file is read here: the error's text can quote no cell.
-        problem = str(error).splitlines()[0].rstrip(".") if name == "parquet" else _describe(error)
+        problem = _describe(error)
+        if name == "parquet":  # only its schema is read here: the error's text can quote no cell
+            problem = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"{shown} cannot be read: {problem}.") from None
     return FileSource(dataset, joins=True)
 
@@ -226,9 +232,13 @@ class FileSource:
 
     def _count_rows(self) -> int | None:
         """Count the rows if the files say how many they have, without being read."""
-        if not all(isinstance(one, ds.ParquetFileFragment) for one in self._fragments):
-            return None
-        return sum(int(fragment.count_rows()) for fragment in self._fragments)
+        rows = 0
+        for fragment in self._fragments:
+            of_file = self._rows_of(fragment)
+            if of_file is None:
+                return None
+            rows += of_file
+        return rows
 
     def parts(self, done: Mapping[str, int]) -> Iterator[InputPart]:
         """Read the parts of each file."""
@@ -250,7 +260,8 @@ class FileSource:
             start += done[key]
         if start and start == self._rows_of(fragment):
             return
-        for table in cut_tables(_skip_rows(_explained(self._tables_of(fragment), name), start)):
+        tables = _explained(self._tables_of(fragment), name)
+        for table in cut_tables(_skip_rows(tables, start)):
             key = _make_key(*identity, start)
             rows = None if key in done else table
             yield InputPart(key, name, table.num_rows, rows)
@@ -275,7 +286,8 @@ class FileSource:
             **options,
         )
         for batch in batches:
-            yield plain_table(pa.Table.from_batches([batch]), self.schema)
+            table = pa.Table.from_batches([batch])
+            yield plain_table(table, self.schema)
 
     def _draw_sample(self) -> pa.Table:
         """Draw rows from all over the files and their row groups."""
@@ -288,7 +300,7 @@ class FileSource:
         if not pieces:
             return self.schema.empty_table()
         chosen = [pieces[place] for place in spread(len(pieces), SAMPLE_PLACES)]
-        each = -(-SAMPLE_ROWS // len(chosen))
+        each = math.ceil(SAMPLE_ROWS / len(chosen))
         is_all = len(chosen) == len(pieces)
         tables = [self.schema.empty_table()]
         for piece in chosen:
@@ -304,7 +316,8 @@ class FileSource:
             wanted = spread(rows, count)
         tables = [self.schema.empty_table()]
         start = 0
-        for table in _explained(self._tables_of(piece), Path(piece.path).name):
+        name = Path(piece.path).name
+        for table in _explained(self._tables_of(piece), name):
             if start > wanted[-1]:
                 break
             end = start + table.num_rows
@@ -338,8 +351,9 @@ def _batch_rows(fragment: object) -> int:
     metadata = getattr(fragment, "metadata", None)
     if metadata is None or not metadata.num_rows:
         return BATCH_ROWS
-    groups = range(metadata.num_row_groups)
-    size = sum(metadata.row_group(group).total_byte_size for group in groups)
+    size = 0
+    for number in range(metadata.num_row_groups):
+        size += metadata.row_group(number).total_byte_size
     of_row = max(1, int(size // metadata.num_rows))
     return max(1, min(BATCH_ROWS, BATCH_BYTES // of_row))
 
@@ -348,7 +362,8 @@ def _short_names(paths: Sequence[str]) -> list[str]:
     """Return the paths below the folder that all of them are in."""
     if not paths:
         return []
-    base = os.path.commonpath([os.path.dirname(path) or "." for path in paths])  # noqa: PTH120
+    folders = [os.path.dirname(path) or "." for path in paths]  # noqa: PTH120
+    base = os.path.commonpath(folders)
     return [Path(os.path.relpath(path, base)).as_posix() for path in paths]
 
 
@@ -363,7 +378,8 @@ def _identify_file(fragment: Any, name: str) -> tuple[Any, ...]:
 
 def _make_key(*identity: Any) -> str:
     text = json.dumps(identity)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    data = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _skip_rows(tables: Iterator[pa.Table], count: int) -> Iterator[pa.Table]:
@@ -408,8 +424,8 @@ def _join(tables: Sequence[pa.Table]) -> pa.Table:
 
 def _cut_large(table: pa.Table) -> Iterator[pa.Table]:
     """Cut a table of more bytes than a part may have."""
-    pieces = max(1, -(-table.nbytes // MOST_BYTES))
-    step = max(1, -(-table.num_rows // pieces))
+    pieces = max(1, math.ceil(table.nbytes / MOST_BYTES))
+    step = max(1, math.ceil(table.num_rows / pieces))
     for start in range(0, table.num_rows, step):
         yield table.slice(start, step)
 
@@ -424,8 +440,10 @@ class StreamSource:
         self.rows: int | None = None
         self.files: Sequence[Path] = ()
         self._items = iter(items)
+        self._first_schema: pa.Schema | None = None
         schema = getattr(items, "schema", None)
-        self._first_schema = schema if isinstance(schema, pa.Schema) else None
+        if isinstance(schema, pa.Schema):
+            self._first_schema = schema
         self._joined_schema: pa.Schema | None = None
         self._number = 0
         self._parts = cut_tables(self._tables())
@@ -435,9 +453,11 @@ class StreamSource:
         assert self._first_schema is not None
         self.schema = plain_schema(self._first_schema)
         check_labels(self.schema)
-        table = self.schema.empty_table() if self._first is None else self._first
-        places = spread(table.num_rows, SAMPLE_ROWS) if table.num_rows else []
-        self.sample = table.take(pa.array(places, pa.int64()))
+        if self._first is None:
+            self.sample = self.schema.empty_table()
+        else:
+            places = spread(self._first.num_rows, SAMPLE_ROWS)
+            self.sample = self._first.take(pa.array(places, pa.int64()))
 
     def _tables(self) -> Iterator[pa.Table]:
         """Convert what comes to tables with the same columns."""
@@ -476,7 +496,9 @@ class StreamSource:
         """Read on. A part is known by a digest of its rows, and by how often they came before."""
         seen: dict[str, int] = {}
         number = 0
-        table = self._first if self._first is not None else self.schema.empty_table()
+        table = self._first
+        if table is None:
+            table = self.schema.empty_table()
         self._first = None
         while table is not None:
             number += 1

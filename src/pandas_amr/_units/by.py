@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from pandas_amr._records.public import public
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pandas_amr._units.rows import IntArray
 
 POSITION = "amr_position"
 
@@ -64,7 +65,9 @@ class By(CopiedHere):
     @property
     def key(self) -> Any:
         """The ``by`` of ``groupby``: one key, or a list."""
-        return self.keys[0] if len(self.keys) == 1 else list(self.keys)
+        if len(self.keys) == 1:
+            return self.keys[0]
+        return list(self.keys)
 
     @property
     def labels(self) -> list[Hashable]:
@@ -79,13 +82,16 @@ class By(CopiedHere):
     @property
     def described(self) -> list[Any]:
         """The keys as a reader may see them: without contents of cells or addresses in memory."""
-        return [describe_key(key) if is_code(key) else key for key in self.keys]
+        described: list[Any] = []
+        for key in self.keys:
+            described.append(describe_key(key) if is_code(key) else key)
+        return described
 
     def replace_keys(self, keys: Iterable[Any]) -> By:
         """Replace the keys, and keep the options."""
         return By(*keys, **self.options)
 
-    def at(self, rows: NDArray[np.int64], index: pd.Index) -> By:
+    def at(self, rows: IntArray, index: pd.Index) -> By:
         """Return the grouping of some rows of the frame, whose labels are now ``index``."""
         keys: list[Any] = []
         for key in self.keys:
@@ -100,10 +106,13 @@ class By(CopiedHere):
             return NotImplemented
         if self.options != other.options or len(self.keys) != len(other.keys):
             return False
-        return all(map(_is_same_key, self.keys, other.keys))
+        pairs = zip(self.keys, other.keys, strict=True)
+        return all(_is_same_key(own, given) for own, given in pairs)
 
     def __hash__(self) -> int:
-        return hash((tuple(self.options.values()), tuple(map(str, self.described))))
+        options = tuple(self.options.values())
+        keys = tuple(str(key) for key in self.described)
+        return hash((options, keys))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"keys": pack(self.keys, "By()")}
@@ -112,14 +121,20 @@ class By(CopiedHere):
         self.__dict__.update(state, keys=unpack(state["keys"]))
 
     def __repr__(self) -> str:
-        changed = [f"{name}={value}" for name, value in self.options.items() if value is not True]
-        keys = [describe_key(key) if is_code(key) else repr(key) for key in self.keys]
-        return f"By({', '.join([*keys, *changed])})"
+        arguments: list[str] = []
+        for key in self.keys:
+            arguments.append(describe_key(key) if is_code(key) else repr(key))
+        for name, value in self.options.items():
+            if value is not True:
+                arguments.append(f"{name}={value}")
+        return f"By({', '.join(arguments)})"
 
 
 def is_code(key: object) -> bool:
     """Whether a key is more than a label, so that JSON cannot hold it."""
-    return isinstance(key, pd.Series | pd.Grouper | Mapping) or _is_array(key) or callable(key)
+    if isinstance(key, pd.Series | pd.Grouper | Mapping):
+        return True
+    return _is_array(key) or callable(key)
 
 
 def _is_array(key: object) -> bool:
@@ -138,7 +153,8 @@ def describe_key(key: object) -> str:
     if isinstance(key, pd.Grouper):
         return _describe_grouper(key)
     if callable(key):
-        return f"<function {getattr(key, '__name__', type(key).__name__)}>"
+        name = getattr(key, "__name__", type(key).__name__)
+        return f"<function {name}>"
     return f"<{type(key).__name__}>"
 
 
@@ -149,15 +165,20 @@ def _describe_grouper(key: pd.Grouper) -> str:
         "level": key.level,
         "freq": getattr(frequency, "freqstr", None),
     }
-    shown = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+    shown: list[str] = []
+    for name, value in options.items():
+        if value is not None:
+            shown.append(f"{name}={value!r}")
     return f"<Grouper {', '.join(shown)}>"
 
 
 def _is_same_key(one: object, other: object) -> bool:
     if one is other:
         return True
-    if isinstance(one, pd.Series) or isinstance(other, pd.Series):
-        return isinstance(one, pd.Series) and isinstance(other, pd.Series) and one.equals(other)
+    if isinstance(one, pd.Series):
+        return isinstance(other, pd.Series) and one.equals(other)
+    if isinstance(other, pd.Series):
+        return False
     if _is_array(one) or _is_array(other):
         return False
     return bool(one == other)
@@ -171,10 +192,10 @@ def resolve_by(by: By, frame: pd.DataFrame) -> By:
     Raises:
         UsageError: ``groupby`` does not take a key, or a key does not have one value per row.
     """
-    names = [key for key in by.keys if isinstance(key, str)]
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(key for key in by.keys if isinstance(key, str))
+    doubled = [name for name, count in counts.items() if count > 1]
     if doubled:
-        raise UsageError(f"by= names {doubled[0]!r} twice.")
+        raise UsageError(f"by= names {min(doubled)!r} twice.")
     return by.replace_keys(_resolve_key(key, frame) for key in by.keys)
 
 
@@ -213,7 +234,8 @@ def _resolve_array(key: Any, frame: pd.DataFrame) -> pd.Series:
             f"by={describe_key(key)} has {len(key)} values, and the frame {len(frame)} rows. Give "
             "one value per row."
         )
-    return pd.Series(key, index=frame.index, name=getattr(key, "name", None))
+    name = getattr(key, "name", None)
+    return pd.Series(key, index=frame.index, name=name)
 
 
 def _is_label(key: Hashable, frame: pd.DataFrame) -> bool:
@@ -243,7 +265,7 @@ def _map_index(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
 
 def find_missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[Hashable]:
     """Return the labels that are neither columns nor levels of the index."""
-    names = set(columns) | {name for name in index.names if name is not None}
+    names = {*columns, *index.names}
     return [label for label in by.labels if label not in names]
 
 
@@ -255,7 +277,8 @@ def column(frame: pd.DataFrame, label: object) -> pd.Series:
     """
     values: Any = frame[label]
     if isinstance(values, pd.DataFrame):
-        shown = ", ".join(map(repr, frame.columns[frame.columns.get_loc(label)]))
+        below = frame.columns[frame.columns.get_loc(label)]
+        shown = ", ".join(map(repr, below))
         raise ColumnError(f"{label!r} stands for several columns. Name one of them: {shown}.")
     return cast("pd.Series", values)
 
@@ -273,7 +296,8 @@ def _grouping_key(frame: pd.DataFrame, key: Any) -> Any:
         return key
     if key in frame.columns:
         return column(frame, key).rename(key)
-    return pd.Series(frame.index.get_level_values(key), index=frame.index)
+    level = frame.index.get_level_values(key)
+    return pd.Series(level, index=frame.index)
 
 
 def grouped(
@@ -299,36 +323,43 @@ def grouped(
         frame = frame.copy(deep=False)
         for label, values in dates.items():
             frame[label] = values
-    # Copies of Groupers, because pandas writes into those that it uses.
-    keys = [
-        copy.copy(key) if isinstance(key, pd.Grouper) else key
-        for key in make_grouping_keys(source, by)
-    ]
+    keys: list[Any] = []
+    for key in make_grouping_keys(source, by):
+        if isinstance(key, pd.Grouper):
+            keys.append(copy.copy(key))  # pandas writes into those that it uses
+        else:
+            keys.append(key)
     return frame.groupby(keys, **options)
 
 
 def _as_dates(values: pd.Series) -> pd.Series:
     """Convert dates and times of Arrow to numpy's, which a Grouper's ``freq`` needs."""
     kind = getattr(values.dtype, "pyarrow_dtype", None)
-    if kind is None or not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+    if kind is None:
+        return values
+    if not pa.types.is_date(kind) and not pa.types.is_timestamp(kind):
         return values
     zone = f", {kind.tz}" if getattr(kind, "tz", None) else ""
-    converted: Any = pd.to_datetime(values.astype(object).where(values.notna(), None))
+    moments = values.astype(object).where(values.notna(), None)
+    converted: Any = pd.to_datetime(moments)
     return cast("pd.Series", converted.astype(f"datetime64[us{zone}]"))
 
 
-def group_numbers(frame: pd.DataFrame, by: By) -> tuple[pd.Index, NDArray[np.int64]]:
+def group_numbers(frame: pd.DataFrame, by: By) -> tuple[pd.Index, IntArray]:
     """Number the groups as ``groupby`` makes them.
 
     Returns:
         The index of the groups, and the number of each row's group; -1 if it has none.
     """
-    positions = pd.DataFrame({POSITION: np.arange(len(frame), dtype=float)}, index=frame.index)
+    rows = np.arange(len(frame), dtype=float)
+    positions = pd.DataFrame({POSITION: rows}, index=frame.index)
     groups = grouped(positions, by, frame)[POSITION]
     index = groups.size().index
     occurring = grouped(positions, by, frame, observed=True)
-    numbers = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0).astype(np.int64)
-    if len(index) == numbers.max(initial=-1) + 1:
+    numbered = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0)
+    numbers = numbered.astype(np.int64)
+    highest = numbers.max(initial=-1)
+    if len(index) == highest + 1:
         return index, numbers
     places = _find_places(groups, numbers)
     if not len(places):
@@ -336,13 +367,15 @@ def group_numbers(frame: pd.DataFrame, by: By) -> tuple[pd.Index, NDArray[np.int
     return index, np.where(numbers < 0, -1, places[numbers])
 
 
-def _find_places(positions: Any, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def _find_places(positions: Any, numbers: IntArray) -> IntArray:
     """Find the place of each group that occurs among all groups, by its first row.
 
     A look-up by key would fail: a missing key is equal to none.
     """
     first_rows = positions.min().to_numpy()
     occurring = np.flatnonzero(~np.isnan(first_rows))
-    places = np.full(numbers.max(initial=-1) + 1, -1, dtype=np.int64)
-    places[numbers[first_rows[occurring].astype(np.int64)]] = occurring
+    rows = first_rows[occurring].astype(np.int64)
+    highest = numbers.max(initial=-1)
+    places = np.full(highest + 1, -1, dtype=np.int64)
+    places[numbers[rows]] = occurring
     return places

@@ -87,7 +87,9 @@ def make_reader_keys(labels: Sequence[Hashable], *, counted: bool = True) -> tup
         >>> make_reader_keys(["finding", "rows", "finding_"])
         ('finding_', 'rows_', 'finding__')
     """
-    return make_json_keys(labels, taken=(FINDING_KEY, ROWS_KEY) if counted else (FINDING_KEY,))
+    if counted:
+        return make_json_keys(labels, taken=(FINDING_KEY, ROWS_KEY))
+    return make_json_keys(labels, taken=(FINDING_KEY,))
 
 
 def cell(value: object) -> Any:
@@ -142,7 +144,9 @@ def _convert_array(value: NDArray[Any]) -> Any:
     if value.dtype.kind in "mM":
         return cell(value[()])
     plain = value.tolist()
-    return [cell(inner) for inner in plain] if value.ndim else cell(plain)
+    if not value.ndim:
+        return cell(plain)
+    return [cell(inner) for inner in plain]
 
 
 def _convert_scalar(value: object) -> Any:
@@ -172,7 +176,9 @@ def _convert_numpy(value: np.generic) -> Any:
     if isinstance(value, np.longdouble):
         value = np.float64(value)
     plain = value.item()
-    return str(plain) if isinstance(plain, np.generic) else cell(plain)  # of long complex numbers
+    if isinstance(plain, np.generic):  # a long complex number
+        return str(plain)
+    return cell(plain)
 
 
 def _write_time(value: np.datetime64 | np.timedelta64) -> Any:
@@ -210,7 +216,9 @@ def _write_duration(value: dt.timedelta) -> str:
     except (OverflowError, pd.errors.OutOfBoundsTimedelta):
         hours, rest = divmod(value.seconds, 3600)
         minutes, seconds = divmod(rest, 60)
-        fraction = f".{value.microseconds:06d}".rstrip("0") if value.microseconds else ""
+        fraction = ""
+        if value.microseconds:
+            fraction = f".{value.microseconds:06d}".rstrip("0")
         return f"P{value.days}DT{hours}H{minutes}M{seconds}{fraction}S"
 
 
@@ -218,4 +226,5 @@ def _write_bytes(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(value).decode()
+        encoded = base64.b64encode(value).decode()
+        return f"base64:{encoded}"

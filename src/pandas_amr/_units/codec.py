@@ -81,7 +81,9 @@ def encode(value: Any, aside: Callable[[Any], Any] | None = None) -> Any:
         {'dict': [['a', {'tuple': [1, {'Decimal': ['1.50']}]}]]}
     """
     kind = type(value)
-    if value is None or kind in {str, bool, int} or (kind is float and math.isfinite(value)):
+    if value is None or kind in {str, bool, int}:
+        return value
+    if kind is float and math.isfinite(value):
         return value
     if kind is list:
         return [encode(part, aside) for part in value]
@@ -101,7 +103,8 @@ def decode_value(given: object, more: dict[str, Any] | None = None) -> Any:
 
 def _take_apart(value: object) -> tuple[str, Iterable[Any]]:
     """Return the name of a value's type, and its parts."""
-    name, take_parts = PARTS.get(type(value)) or _find_family(value)
+    known = PARTS.get(type(value))
+    name, take_parts = known or _find_family(value)
     if isinstance(take_parts, tuple):
         return name, _attributes(value, take_parts)
     return name, take_parts(value)
@@ -113,7 +116,6 @@ def _find_family(value: object) -> tuple[str, Parts]:
     Raises:
         CannotEncode: it is not known.
     """
-    kind = type(value)
     if isinstance(value, np.generic) and value.dtype.kind in FIXED_KINDS:
         return "scalar", _scalar_parts
     if isinstance(value, np.dtype) and value.kind in FIXED_KINDS | {"O"}:
@@ -122,11 +124,12 @@ def _find_family(value: object) -> tuple[str, Parts]:
         return "array", _array_parts
     if _is_of_pytz(value) and getattr(value, "zone", None):
         return "pytz", ("zone",)
-    raise CannotEncode(describe_type(kind))
+    raise CannotEncode(describe_type(type(value)))
 
 
 def _is_of_pytz(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "pytz"
+    package, _, _ = type(value).__module__.partition(".")
+    return package == "pytz"
 
 
 def describe_type(kind: type) -> str:
@@ -180,11 +183,13 @@ def _zone_info_parts(value: zoneinfo.ZoneInfo) -> Iterable[object]:
 
 
 def _timestamp_parts(value: pd.Timestamp) -> Iterable[object]:
-    return [int(value.asm8.view("i8")), value.unit, value.tz]
+    count = int(value.asm8.view("i8"))
+    return [count, value.unit, value.tz]
 
 
 def _pandas_timedelta_parts(value: pd.Timedelta) -> Iterable[object]:
-    return [int(value.asm8.view("i8")), value.unit]
+    count = int(value.asm8.view("i8"))
+    return [count, value.unit]
 
 
 def _scalar_parts(value: np.generic) -> Iterable[object]:
@@ -196,11 +201,12 @@ def _np_bytes_parts(value: np.bytes_) -> Iterable[object]:
 
 
 def _ndarray_parts(value: np.ndarray) -> Iterable[object]:
-    if value.dtype.kind == "O":
-        return ["O", list(value.shape), value.ravel().tolist()]
-    if value.dtype.kind not in FIXED_KINDS | {"U", "S"}:
-        raise CannotEncode(f"an array of {value.dtype}")
-    return [value.dtype.str, list(value.shape), *_bytes_parts(value.tobytes())]
+    dtype, shape = value.dtype, list(value.shape)
+    if dtype.kind == "O":
+        return ["O", shape, value.ravel().tolist()]
+    if dtype.kind not in FIXED_KINDS | {"U", "S"}:
+        raise CannotEncode(f"an array of {dtype}")
+    return [dtype.str, shape, *_bytes_parts(value.tobytes())]
 
 
 def _array_parts(value: Any) -> Iterable[object]:
@@ -208,7 +214,8 @@ def _array_parts(value: Any) -> Iterable[object]:
 
 
 def _arrow_dtype_parts(value: pd.ArrowDtype) -> Iterable[object]:
-    schema = pa.schema([pa.field("", value.pyarrow_dtype)])
+    field = pa.field("", value.pyarrow_dtype)
+    schema = pa.schema([field])
     return _bytes_parts(schema.serialize().to_pybytes())
 
 
@@ -217,7 +224,8 @@ def _index_parts(value: pd.Index) -> Iterable[object]:
 
 
 def _multi_index_parts(value: pd.MultiIndex) -> Iterable[object]:
-    return [list(value.levels), [codes.tolist() for codes in value.codes], list(value.names)]
+    codes = [part.tolist() for part in value.codes]
+    return [list(value.levels), codes, list(value.names)]
 
 
 def frequency_name(index: pd.Index) -> str | None:
@@ -263,15 +271,19 @@ def _make_bytearray(text: str) -> bytearray:
 
 
 def _make_datetime(*parts: Any) -> dt.datetime:
-    return dt.datetime(*parts[:-1], fold=parts[-1])  # noqa: DTZ001 (the parts hold its zone)
+    *arguments, fold = parts
+    return dt.datetime(*arguments, fold=fold)  # noqa: DTZ001 (the parts hold its zone)
 
 
 def _make_time(*parts: Any) -> dt.time:
-    return dt.time(*parts[:-1], fold=parts[-1])
+    *arguments, fold = parts
+    return dt.time(*arguments, fold=fold)
 
 
 def _make_pytz(name: str) -> object:
-    return importlib.import_module("pytz").timezone(name)  # optional: only its own zones need it
+    pytz = importlib.import_module("pytz")  # optional: only its own zones need it
+    zone: object = pytz.timezone(name)
+    return zone
 
 
 def _make_na() -> object:
@@ -283,12 +295,16 @@ def _make_nat() -> object:
 
 
 def _make_timestamp(count: int, unit: Any, zone: Any) -> object:
-    naive = pd.Timestamp(np.datetime64(count, unit))
-    return naive if zone is None else naive.tz_localize("UTC").tz_convert(zone)
+    moment = np.datetime64(count, unit)
+    naive = pd.Timestamp(moment)
+    if zone is None:
+        return naive
+    return naive.tz_localize("UTC").tz_convert(zone)
 
 
 def _make_timedelta(count: int, unit: Any) -> object:
-    return pd.Timedelta(np.timedelta64(count, unit))
+    length = np.timedelta64(count, unit)
+    return pd.Timedelta(length)
 
 
 def _make_period(ordinal: int, freq: str) -> object:
@@ -296,7 +312,8 @@ def _make_period(ordinal: int, freq: str) -> object:
 
 
 def _make_scalar(dtype: str, data: str) -> object:
-    return np.frombuffer(base64.b64decode(data), np.dtype(dtype))[0]
+    [scalar] = np.frombuffer(base64.b64decode(data), np.dtype(dtype))
+    return scalar
 
 
 def _make_ndarray(dtype: str, shape: list[int], data: Any) -> object:
@@ -305,25 +322,29 @@ def _make_ndarray(dtype: str, shape: list[int], data: Any) -> object:
     kind = np.dtype(dtype)
     if not kind.itemsize:  # empty texts
         return np.empty(shape, kind)
-    return np.frombuffer(base64.b64decode(data), kind).reshape(shape).copy()
+    array = np.frombuffer(base64.b64decode(data), kind)
+    return array.reshape(shape).copy()  # which can be written to
 
 
 def _make_string_dtype(storage: Any, missing: Any) -> object:
     if missing is pd.NA:
         return pd.StringDtype(storage)
-    if HAS_NA_VALUE:
-        return pd.StringDtype(storage.removesuffix("_numpy"), na_value=missing)
-    storage = "pyarrow_numpy"
-    return pd.StringDtype(storage)
+    if not HAS_NA_VALUE:
+        storage = "pyarrow_numpy"
+        return pd.StringDtype(storage)
+    return pd.StringDtype(storage.removesuffix("_numpy"), na_value=missing)
 
 
 def _make_arrow_dtype(schema: str) -> object:
-    return pd.ArrowDtype(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))).field(0).type)
+    data = pa.py_buffer(base64.b64decode(schema))
+    field = pa.ipc.read_schema(data).field(0)
+    return pd.ArrowDtype(field.type)
 
 
 def _make_index(values: Any, dtype: Any, name: Any, freq: str | None) -> object:
-    given = objects(values) if dtype == "object" else values
-    index: Any = pd.Index(given, dtype=dtype, tupleize_cols=False)
+    if dtype == "object":
+        values = objects(values)
+    index: Any = pd.Index(values, dtype=dtype, tupleize_cols=False)
     index.name = name
     if freq is not None:
         index.freq = freq

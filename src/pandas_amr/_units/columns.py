@@ -20,7 +20,8 @@ UNNAMED = "value"  # the label of a column that has none
 
 def frame_of_series(series: pd.Series) -> pd.DataFrame:
     """Make a frame of one column, with the index of the Series."""
-    return series.to_frame(UNNAMED if series.name is None else series.name)
+    name = UNNAMED if series.name is None else series.name
+    return series.to_frame(name)
 
 
 def find_content_columns(frame: pd.DataFrame, columns: object) -> tuple[int, ...]:
@@ -91,10 +92,11 @@ def _missing_ends(labels: slice, frame: pd.DataFrame) -> list[str]:
 
     pandas accepts any text if the labels happen to be sorted, a mistyped one too.
     """
-    if frame.columns.nlevels > 1 or pd.api.types.is_datetime64_any_dtype(frame.columns.dtype):
+    columns = frame.columns
+    if columns.nlevels > 1 or pd.api.types.is_datetime64_any_dtype(columns.dtype):
         return []
     ends = (labels.start, labels.stop)
-    return [end for end in ends if isinstance(end, str) and end not in frame.columns]
+    return [end for end in ends if isinstance(end, str) and end not in columns]
 
 
 def _slice_error(label: object, ends: Sequence[Hashable], frame: pd.DataFrame) -> ColumnError:

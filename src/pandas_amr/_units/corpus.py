@@ -57,11 +57,12 @@ def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame
         raise UsageError(
             f"from_documents takes a list or a dict of documents, not {type(documents).__name__}."
         )
-    items = list(documents.values() if isinstance(documents, Mapping) else documents)
+    items = list(documents)
     dtype = None if items else object
     index: pd.Index = pd.RangeIndex(len(items))
     if isinstance(documents, Mapping):
-        index = pd.Index(list(documents), dtype=dtype)
+        index = pd.Index(items, dtype=dtype)
+        items = list(documents.values())
     if items and all(isinstance(item, Mapping) for item in items):
         return pd.DataFrame([dict(item) for item in items], index=index)
     _check_texts(items)
@@ -117,14 +118,17 @@ def read_text(
     text = _load_text(source)
     spans: list[Span] = []
     if text:
-        spans = split_text(text, limit=chunk_tokens, overlap=overlap, count=counter_for(model))
-    return pd.DataFrame(
-        {
-            TEXT_COLUMN: pd.Series([text[span.start : span.end] for span in spans], dtype=object),
-            "start": pd.Series([span.start for span in spans], dtype="int64"),
-            "end": pd.Series([span.end for span in spans], dtype="int64"),
-        }
-    )
+        count = counter_for(model)
+        spans = split_text(text, limit=chunk_tokens, overlap=overlap, count=count)
+    chunks = [text[span.start : span.end] for span in spans]
+    starts = [span.start for span in spans]
+    ends = [span.end for span in spans]
+    columns = {
+        TEXT_COLUMN: pd.Series(chunks, dtype=object),
+        "start": pd.Series(starts, dtype="int64"),
+        "end": pd.Series(ends, dtype="int64"),
+    }
+    return pd.DataFrame(columns)
 
 
 def _load_text(source: str | Path) -> str:
@@ -250,4 +254,5 @@ def _describe_left_out(frame: pd.DataFrame) -> str:
     if len(left_out) > SHOWN_PATHS:
         shown += " ..."
     total = len(left_out) + len(frame)
-    return f"{counted_of(len(left_out), total, 'file')} were left out: {shown}"
+    files = counted_of(len(left_out), total, "file")
+    return f"{files} were left out: {shown}"

@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
+
+    from pandas_amr._units.rows import BoolArray, IntArray
 
 # Spaces, controls, and characters without a width, such as a byte-order mark.
 INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 
 
-def find_empty_rows(
-    frame: pd.DataFrame, columns: Sequence[int], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def find_empty_rows(frame: pd.DataFrame, columns: Sequence[int], rows: IntArray) -> IntArray:
     """Return those of some rows, in ascending order, in which all of some columns are empty.
 
     Example:
@@ -32,26 +31,28 @@ def find_empty_rows(
     """
     empty = rows
     for column in columns:
-        if len(empty):
-            cells = frame.iloc[:, column]
-            if len(empty) < len(cells):
-                cells = cells.iloc[empty]
-            empty = empty[_are_empty(cells)]
+        if not len(empty):
+            break
+        cells = frame.iloc[:, column]
+        if len(empty) < len(cells):
+            cells = cells.iloc[empty]
+        empty = empty[_are_empty(cells)]
     return empty
 
 
-def find_empty_columns(frame: pd.DataFrame, columns: Sequence[int]) -> NDArray[np.int64]:
+def find_empty_columns(frame: pd.DataFrame, columns: Sequence[int]) -> IntArray:
     """Return the places, among some columns, of those in which all cells are empty."""
     empty = [_are_empty(frame.iloc[:, column]).all() for column in columns]
     return np.flatnonzero(empty)
 
 
-def _are_empty(column: pd.Series) -> NDArray[np.bool_]:
+def _are_empty(column: pd.Series) -> BoolArray:
     """Tell of each cell of a column whether nothing in it can be read."""
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufcmM":
         return np.asarray(column.isna(), dtype=bool)
     # No map(): a cell of the user's whose text raises StopIteration would end it in silence.
-    return np.array([is_empty(cell(value)) for value in column.tolist()], dtype=bool)
+    are_empty = [is_empty(cell(value)) for value in column.tolist()]
+    return np.array(are_empty, dtype=bool)
 
 
 def is_empty(value: object) -> bool:

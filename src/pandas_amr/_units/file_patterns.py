@@ -74,7 +74,8 @@ def _split_pattern(pattern: str) -> tuple[Path, tuple[str, ...]]:
     depth = 0
     while depth + 1 < len(parts) and _is_folder(Path(*parts[: depth + 1])):
         depth += 1
-    return Path(*parts[:depth]), parts[depth:]
+    base = Path(*parts[:depth])
+    return base, parts[depth:]
 
 
 def _explain_missing_folder(folder: Path, found: FoundFiles) -> None:
@@ -99,11 +100,14 @@ def _walk(base: Path, parts: tuple[str, ...], found: FoundFiles) -> None:
     by_depth = [None if "**" in part else compile_glob(part) for part in parts]
     for folder, subfolders, names in os.walk(base, followlinks=False, onerror=found.add_closed):
         inside = Path(folder).relative_to(base)
-        subfolders[:] = [
-            name for name in subfolders if _may_contain_matches((*inside.parts, name), by_depth)
-        ]
+        entered: list[str] = []
+        for name in subfolders:
+            if _may_contain_matches((*inside.parts, name), by_depth):
+                entered.append(name)
+        subfolders[:] = entered  # os.walk enters those that are left
         for name in names:
-            if whole.fullmatch((inside / name).as_posix()):
+            path = inside / name
+            if whole.fullmatch(path.as_posix()):
                 found.paths.append(Path(folder, name))
 
 
@@ -157,7 +161,8 @@ def order_files(paths: Iterable[Path]) -> list[Path]:
     ordered = sorted(dict.fromkeys(paths), key=show_path)
     first: dict[str, Path] = {}
     # Files before links. Path.is_link raises if a folder on the way is closed; os.path does not.
-    for path in sorted(ordered, key=os.path.islink):
+    files_first = sorted(ordered, key=os.path.islink)
+    for path in files_first:
         if not os.path.islink(path):  # noqa: PTH114
             target = f"{resolve_folder(path.parent)}/{path.name}"
         elif os.path.exists(path):  # noqa: PTH110

@@ -101,7 +101,11 @@ def _decode(raw: bytes, encoding: str | None, *, is_page: bool) -> TextFile | Sk
     A library that guesses encodings (charset-normalizer) is not better: it takes Windows-1252 for
     a code page of Central Europe, and short texts for UTF-16.
     """
-    marked = next((name for mark, name in BYTE_ORDER_MARKS if raw.startswith(mark)), None)
+    marked: str | None = None
+    for mark, name in BYTE_ORDER_MARKS:
+        if raw.startswith(mark):
+            marked = name
+            break
     if encoding is not None:
         candidates = [encoding]
     elif marked is not None:

@@ -56,12 +56,14 @@ def encode_frame(frame: pd.DataFrame) -> Encoded:
     index = _encode_part("the index", _encode_index, frame.index)
     for number, array in enumerate(index.pop("arrays")):
         arrays[f"i{number}"] = array
+    columns = _encode_part("the names of the columns", encode, frame.columns)
+    index_names = _encode_part("the name of the index", encode, list(frame.index.names))
     attrs = dict(frame.attrs)
     attrs.pop(MARK, None)
     labels = {
         "dtypes": dtypes,
-        "columns": _encode_part("the names of the columns", encode, frame.columns),
-        "index_names": _encode_part("the name of the index", encode, list(frame.index.names)),
+        "columns": columns,
+        "index_names": index_names,
         "attrs": _encode_part("attrs", encode, attrs),
         "unique": not frame.flags.allows_duplicate_labels,
         **index,
@@ -75,7 +77,8 @@ def _encode_columns(frame: pd.DataFrame) -> tuple[dict[str, Any], list[Any]]:
     dtypes: list[Any] = []
     for number, label in enumerate(frame.columns):
         values = _get_values(frame.iloc[:, number])
-        arrays[f"c{number}"], dtype = _encode_part(f"column {label!r}", encode_array, values)
+        array, dtype = _encode_part(f"column {label!r}", encode_array, values)
+        arrays[f"c{number}"] = array
         dtypes.append(dtype)
     return arrays, dtypes
 
@@ -106,7 +109,9 @@ def _encode_part(part: str, encode_it: Callable[[Any], Any], value: object) -> A
 
 def _get_values(values: Any) -> Any:
     """Return the array of a Series or an Index: numpy's if its dtype is numpy's, else pandas'."""
-    return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.array
+    if isinstance(values.dtype, np.dtype):
+        return values.to_numpy()
+    return values.array
 
 
 def _encode_index(index: pd.Index) -> dict[str, Any]:
@@ -118,12 +123,14 @@ def _encode_index(index: pd.Index) -> dict[str, Any]:
     if type(index) is pd.RangeIndex:
         return {"arrays": [], "range": [index.start, index.stop, index.step]}
     if type(index) is pd.MultiIndex:
-        codes = [encode_array(np.asarray(part)) for part in index.codes]
-        return {
-            "arrays": [array for array, _ in codes],
-            "level_dtypes": [kind for _, kind in codes],
-            "levels": encode(list(index.levels)),
-        }
+        arrays: list[Any] = []
+        kinds: list[Any] = []
+        for codes in index.codes:
+            array, kind = encode_array(np.asarray(codes))
+            arrays.append(array)
+            kinds.append(kind)
+        levels = encode(list(index.levels))
+        return {"arrays": arrays, "level_dtypes": kinds, "levels": levels}
     if type(index) not in INDEXES:
         raise CannotEncode(describe_type(type(index)))
     array, kind = encode_array(_get_values(index))
@@ -141,7 +148,8 @@ def encode_array(values: Any) -> tuple[Any, Any]:
             return pa.array(items, pa.large_string()), TEXT
         except UnicodeEncodeError:  # a lone surrogate
             pass
-    return pa.array([json.dumps(encode(item)) for item in items], pa.large_string()), CELLS
+    cells = [json.dumps(encode(item)) for item in items]
+    return pa.array(cells, pa.large_string()), CELLS
 
 
 def decode_array(column: pa.ChunkedArray, kind: object) -> Any:
@@ -149,7 +157,8 @@ def decode_array(column: pa.ChunkedArray, kind: object) -> Any:
     if kind == TEXT:
         return objects(column.to_pylist())
     if kind == CELLS:
-        return objects([decode_value(json.loads(text)) for text in column.to_pylist()])
+        cells = [decode_value(json.loads(text)) for text in column.to_pylist()]
+        return objects(cells)
     return _from_arrow(column, decode_value(kind))
 
 
@@ -160,7 +169,8 @@ def _to_arrow(values: Any, dtype: Any) -> Any:
         case pd.CategoricalDtype():
             return pa.array(np.asarray(values.codes))
         case pd.DatetimeTZDtype():
-            return pa.array(np.asarray(values.tz_convert(None)))
+            moments = values.tz_convert(None)
+            return pa.array(np.asarray(moments))
         case pd.PeriodDtype():
             return pa.array(values.asi8)
         case pd.IntervalDtype():
@@ -178,9 +188,8 @@ def _numbers_to_arrow(values: Any) -> Any:
     if dtype.kind in PLAIN_KINDS and dtype.itemsize <= 8 and dtype != np.float16:
         return pa.array(values)
     data = pa.py_buffer(np.ascontiguousarray(values).tobytes())
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(dtype.itemsize), len(values), [None, data]
-    )
+    kind = pa.binary(dtype.itemsize)
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, data])
 
 
 def _from_arrow(column: pa.ChunkedArray, dtype: Any) -> Any:
@@ -191,28 +200,32 @@ def _from_arrow(column: pa.ChunkedArray, dtype: Any) -> Any:
             return pd.Categorical.from_codes(column.to_numpy(), dtype=dtype)
         case pd.DatetimeTZDtype():
             moments = column.to_numpy().astype(f"M8[{dtype.unit}]")  # Parquet has no seconds
-            return pd.DatetimeIndex(moments).tz_localize("UTC").tz_convert(dtype.tz).array
+            index = pd.DatetimeIndex(moments).tz_localize("UTC")
+            return index.tz_convert(dtype.tz).array
         case pd.PeriodDtype():
             ordinals: Any = np.array(column.to_numpy())
             return pd.PeriodIndex.from_ordinals(ordinals, freq=dtype.freq).array  # type: ignore[attr-defined]
         case pd.IntervalDtype():
             return _intervals_from_arrow(column, dtype)
         case pd.SparseDtype():
-            return pd.arrays.SparseArray(_from_arrow(column, dtype.subtype), dtype=dtype)
+            values = _from_arrow(column, dtype.subtype)
+            return pd.arrays.SparseArray(values, dtype=dtype)
     return dtype.__from_arrow__(column)
 
 
 def _numbers_from_arrow(column: pa.ChunkedArray, dtype: np.dtype) -> Any:
     if pa.types.is_fixed_size_binary(column.type):
-        return np.frombuffer(b"".join(column.to_pylist()), dtype).copy()
+        data = b"".join(column.to_pylist())
+        return np.frombuffer(data, dtype).copy()
     return np.array(column.to_numpy(), dtype)
 
 
 def _intervals_from_arrow(column: pa.ChunkedArray, dtype: pd.IntervalDtype) -> Any:
-    left, right = (
-        _from_arrow(pa.chunked_array([side], side.type), dtype.subtype)
-        for side in column.combine_chunks().flatten()
-    )
+    sides: list[Any] = []
+    for side in column.combine_chunks().flatten():
+        values = pa.chunked_array([side], side.type)
+        sides.append(_from_arrow(values, dtype.subtype))
+    left, right = sides
     closed: Any = dtype.closed
     return pd.arrays.IntervalArray.from_arrays(left, right, closed=closed)
 
@@ -231,6 +244,10 @@ def _is_same_array(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     if pa.types.is_floating(one.type):
         # Bit by bit, since NaN must be NaN, and -0.0 is not 0.0.
         bits = f"int{one.type.bit_width}"
-        return bool(one.combine_chunks().view(bits).equals(other.combine_chunks().view(bits)))
+        one_bits = one.combine_chunks().view(bits)
+        other_bits = other.combine_chunks().view(bits)
+        return bool(one_bits.equals(other_bits))
+    if one.equals(other):
+        return True
     # By text, because NaN in nested values is equal to nothing.
-    return bool(one.equals(other)) or repr(one.to_pylist()) == repr(other.to_pylist())
+    return repr(one.to_pylist()) == repr(other.to_pylist())

@@ -137,13 +137,16 @@ def _is_wrapper(data: object) -> bool:
 
     A pandas frame has an index, and one of Spark is refused.
     """
-    return type(data).__module__.partition(".")[0] == "narwhals" and hasattr(data, "to_native")
+    library, _, _ = type(data).__module__.partition(".")
+    return library == "narwhals" and hasattr(data, "to_native")
 
 
 def _find_reader(data: object) -> Callable[[], Any] | None:
     """Find the method that reads what is lazy, or unwraps it."""
+    if isinstance(data, type):
+        return None
     for name in READERS:
-        if not isinstance(data, type) and callable(getattr(type(data), name, None)):
+        if callable(getattr(type(data), name, None)):
             reader: Callable[[], Any] = getattr(data, name)
             return reader
     return None
@@ -159,7 +162,7 @@ def _read_rows(method: Callable[[], Any], data: object) -> Any:
     try:
         return method()
     except Exception as error:
-        library = kind.__module__.partition(".")[0]
+        library, _, _ = kind.__module__.partition(".")
         raise UsageError(
             f"The rows of this {kind.__name__} of {library} could not be read: "
             f"{type(error).__name__}."
@@ -180,14 +183,16 @@ def _frame_of_arrow(data: object) -> pd.DataFrame:
             )
         _read.add(data)
     # A column of structs is no table, and looks like one to Arrow.
-    is_column = isinstance(data, pa.Array | pa.ChunkedArray) or hasattr(type(data), "dtype")
-    if not is_column:
+    is_array = isinstance(data, pa.Array | pa.ChunkedArray)
+    if not is_array and not hasattr(type(data), "dtype"):
         table = _read_rows(_TableReader(data), data)
         if table is not None:
             return frame_of_table(table)
     column = _read_rows(_ColumnReader(data), data)
     name = getattr(data, "name", None)
-    return frame_of_column(column, name if isinstance(name, str) and name else UNNAMED)
+    if not isinstance(name, str) or not name:
+        name = UNNAMED
+    return frame_of_column(column, name)
 
 
 class _TableReader:
@@ -240,7 +245,8 @@ def _frame_of_array(array: Any) -> pd.DataFrame:
     if isinstance(array, pd.MultiIndex):
         return array.to_frame(index=False, allow_duplicates=True)
     if isinstance(array, pd.Index):
-        return frame_of_series(array.to_series(index=pd.RangeIndex(len(array))))
+        rows = pd.RangeIndex(len(array))
+        return frame_of_series(array.to_series(index=rows))
     if isinstance(array, ExtensionArray):
         return pd.DataFrame({UNNAMED: array})
     if array.ndim not in {1, 2}:

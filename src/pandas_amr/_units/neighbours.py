@@ -15,8 +15,7 @@ from pandas_amr.errors import ColumnError
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from pandas_amr._units.rows import IntArray
 
 CONTEXT_ROWS = 3
 Segmentation = Literal["rows", "neighbours", "groups"]
@@ -39,20 +38,23 @@ class Context:
     def words(self, positions: Sequence[int], shown: str) -> str:
         """Put the context around the text that shows the units at some positions."""
         if self.segmentation == "groups":
-            return prompts.group_line(to_json_line(self._group(positions[0])), shown)
+            group = to_json_line(self._group(positions[0]))
+            return prompts.group_line(group, shown)
         before, after = self._around(positions)
-        return prompts.around_lines(
-            self.units.compact_lines(before), shown, self.units.compact_lines(after)
-        )
+        lines_before = self.units.compact_lines(before)
+        lines_after = self.units.compact_lines(after)
+        return prompts.around_lines(lines_before, shown, lines_after)
 
     def fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Return the fingerprints of the context, made as those of units are."""
         if self.segmentation == "groups":
             group = self._group(positions[0])
-            return [hash_text(to_json_line(group) if former else canonical_json(group))]
+            write = to_json_line if former else canonical_json
+            return [hash_text(write(group))]
         before, after = self._around(positions)
-        fingerprints = self.units.fingerprints
-        return [*fingerprints(before, former=former), b"units", *fingerprints(after, former=former)]
+        of_before = self.units.fingerprints(before, former=former)
+        of_after = self.units.fingerprints(after, former=former)
+        return [*of_before, b"units", *of_after]
 
     def shown_with(self, positions: Sequence[int]) -> list[int]:
         """Return the positions of the rows that are shown beside a shard."""
@@ -61,7 +63,7 @@ class Context:
         before, after = self._around(positions)
         return before + after
 
-    def groups(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    def groups(self, positions: IntArray) -> IntArray | None:
         """Return each unit's group by number; None if shards are cut without regard to groups.
 
         Raises:
@@ -79,13 +81,19 @@ class Context:
 
     def _group(self, position: int) -> dict[str, Any]:
         """Return the values that a unit shares with its group, by key, as they are sent."""
-        keys = make_json_keys([self.units.frame.columns[column] for column in self.columns])
-        values = [cell(self.units.sent.iloc[position, column]) for column in self.columns]
-        return dict(sorted(zip(keys, values, strict=True)))
+        labels = [self.units.frame.columns[column] for column in self.columns]
+        keys = make_json_keys(labels)
+        group: dict[str, Any] = {}
+        for key, column in zip(keys, self.columns, strict=True):
+            value = self.units.sent.iloc[position, column]
+            group[key] = cell(value)
+        return {key: group[key] for key in sorted(group)}
 
     def _around(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return the positions of the rows before and after some units."""
-        first, last = min(positions), max(positions)
-        before = range(max(0, first - self.rows), first)
-        after = range(last + 1, min(len(self.units), last + 1 + self.rows))
+        first, end = min(positions), max(positions) + 1
+        start = max(0, first - self.rows)
+        stop = min(len(self.units), end + self.rows)
+        before = range(start, first)
+        after = range(end, stop)
         return list(before), list(after)

@@ -20,9 +20,7 @@ from pandas_amr._units.rows import find_range
 from pandas_amr.sandbox.base import Data
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+    from pandas_amr._units.rows import Positions
 
 SHARD = "df"  # a session's name for a shard, whose rows are units
 REFUSED = (
@@ -63,11 +61,13 @@ class ArrowFrame:
                     f"Column {UNIT_KEY!r} is called {shown!r} here: `{UNIT_KEY}` is the row's "
                     "number."
                 )
+        column_names = tuple(_label(name, changed) for name in frame.columns.names)
+        index_names = tuple(_label(name, changed) for name in frame.index.names)
         return cls(
             table=table,
             columns=labels,
-            column_names=tuple(_label(name, changed) for name in frame.columns.names),
-            index_names=tuple(_label(name, changed) for name in frame.index.names),
+            column_names=column_names,
+            index_names=index_names,
             index=frame.index,
             changed=tuple(changed),
         )
@@ -75,7 +75,7 @@ class ArrowFrame:
     def data(
         self,
         name: str,
-        positions: Sequence[int] | NDArray[np.int64] | None = None,
+        positions: Positions | None = None,
         *,
         numbered: bool = False,
     ) -> Data:
@@ -92,7 +92,9 @@ class ArrowFrame:
         if isinstance(index, pd.RangeIndex):
             row_range = [index.start, index.stop, index.step]
             table = table.drop_columns(["i0"])
-        columns = _avoid_unit(self.columns) if name == SHARD else self.columns
+        columns = self.columns
+        if name == SHARD:
+            columns = _avoid_unit(columns)
         if numbered:
             numbers = pa.array(np.arange(len(index), dtype=np.int64))
             table = table.append_column(f"c{len(columns)}", numbers)
@@ -105,17 +107,17 @@ class ArrowFrame:
         }
         return Data(name, _write_parquet(table), labels, self.changed)
 
-    def _take(
-        self, positions: Sequence[int] | NDArray[np.int64] | None
-    ) -> tuple[pa.Table, pd.Index]:
+    def _take(self, positions: Positions | None) -> tuple[pa.Table, pd.Index]:
         """Return some rows of the table and their labels."""
         if positions is None:
             return self.table, self.index
         span = find_range(positions)
         if span is not None:
-            return self.table.slice(span.start, span.stop - span.start), self.index[span]
+            length = span.stop - span.start
+            return self.table.slice(span.start, length), self.index[span]
         rows = np.asarray(positions, dtype=np.int64)
-        return self.table.take(pa.array(rows)), self.index[rows]
+        table = self.table.take(pa.array(rows))
+        return table, self.index[rows]
 
 
 def _write_parquet(table: pa.Table) -> bytes:
@@ -129,10 +131,13 @@ def _convert_frame(frame: pd.DataFrame, changed: list[str]) -> pa.Table:
     """Convert the columns of a frame and the levels of its index."""
     arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
     for number, label in enumerate(frame.columns):
-        arrays[f"c{number}"] = _convert_column(frame.iloc[:, number], repr(label), changed)
+        column = frame.iloc[:, number]
+        arrays[f"c{number}"] = _convert_column(column, repr(label), changed)
+    rows = pd.RangeIndex(len(frame))
     for number in range(frame.index.nlevels):
-        level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
-        arrays[f"i{number}"] = _convert_column(level, f"level {number} of the index", changed)
+        level = frame.index.get_level_values(number)
+        column = level.to_series(index=rows)
+        arrays[f"i{number}"] = _convert_column(column, f"level {number} of the index", changed)
     return pa.table(arrays).combine_chunks()  # rows are taken of it, shard by shard
 
 
@@ -160,7 +165,10 @@ def _replace_surrogates(text: str) -> str:
 
 def _unit_label(levels: int) -> Any:
     """Return the label of the column of unit numbers; with several levels, all but one empty."""
-    return UNIT_KEY if levels == 1 else (UNIT_KEY, *[""] * (levels - 1))
+    if levels == 1:
+        return UNIT_KEY
+    padding = [""] * (levels - 1)
+    return (UNIT_KEY, *padding)
 
 
 def _avoid_unit(labels: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -185,7 +193,8 @@ def _convert_column(column: pd.Series, name: str, changed: list[str]) -> pa.Arra
     except REFUSED:
         pass
     changed.append(f"Column {name} ({column.dtype}) is text: JSON of what each cell held.")
-    return pa.array([_json_text(value) for value in column.tolist()], pa.string())
+    texts = [_json_text(value) for value in column.tolist()]
+    return pa.array(texts, pa.string())
 
 
 def _check_parquet(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -201,9 +210,11 @@ def _check_parquet(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
         raise pa.ArrowInvalid("Parquet does not keep extension types as they are")
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not is_text and not pa.types.is_primitive(kind):
+        first_rows = pa.table({"c0": array.slice(0, 100)})
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"c0": array.slice(0, 100)}), sink)
-        pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
+        pq.write_table(first_rows, sink)
+        source = pa.BufferReader(sink.getvalue())
+        pq.ParquetFile(source).read()
     return array
 
 
@@ -229,7 +240,9 @@ def _shape(value: object) -> Any:
         return {key: _shape(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_shape(inner) for inner in value]
-    plain = value.item() if isinstance(value, np.generic) else value
+    plain: Any = value
+    if isinstance(value, np.generic):
+        plain = value.item()
     if isinstance(plain, pd.Timestamp):
         return plain.to_pydatetime(), type(plain)
     if plain != plain:  # noqa: PLR0124 (NaN)

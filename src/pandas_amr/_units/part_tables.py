@@ -26,7 +26,9 @@ def frame_of(table: pa.Table, start: int = 0) -> pd.DataFrame:
 
 def _dtype_of(kind: pa.DataType) -> Any:
     """Return the dtype of a column; a dictionary becomes a category."""
-    return None if pa.types.is_dictionary(kind) else pandas_dtype(kind) or pd.ArrowDtype(kind)
+    if pa.types.is_dictionary(kind):
+        return None
+    return pandas_dtype(kind) or pd.ArrowDtype(kind)
 
 
 def table_of(item: object, number: int) -> pa.Table:
@@ -65,7 +67,8 @@ def _table_of_frame(frame: pd.DataFrame, number: int) -> pa.Table:
     columns: dict[str, Any] = {}
     for label in frame.columns:
         try:
-            columns[label] = pa.Table.from_pandas(frame[[label]], preserve_index=False).column(0)
+            table = pa.Table.from_pandas(frame[[label]], preserve_index=False)
+            columns[label] = table.column(0)
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise UsageError(
                 f"Frame {number}: column {label!r} ({frame[label].dtype}) holds what a Parquet "
@@ -94,8 +97,11 @@ def plain_schema(schema: pa.Schema, *, keeps_null: bool = False) -> pa.Schema:
     """
     fields: list[pa.Field] = []
     for field in schema:
-        is_open = keeps_null and pa.types.is_null(field.type)
-        fields.append(pa.field(field.name, field.type if is_open else _plain_type(field.type)))
+        kind = field.type
+        is_open = keeps_null and pa.types.is_null(kind)
+        if not is_open:
+            kind = _plain_type(kind)
+        fields.append(pa.field(field.name, kind))
     return pa.schema(fields)
 
 
@@ -110,14 +116,17 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if types.is_large_list(kind) or types.is_large_list_view(kind):
         return pa.large_list(_plain_type(kind.value_type))
     if types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _plain_type(field.type)) for field in kind])
+        fields = [pa.field(field.name, _plain_type(field.type)) for field in kind]
+        return pa.struct(fields)
     return kind
 
 
 def plain_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast a table to a schema, without the notes of whoever wrote it."""
     table = table.replace_schema_metadata(None)
-    return table if table.schema.equals(schema) else table.cast(schema)
+    if table.schema.equals(schema):
+        return table
+    return table.cast(schema)
 
 
 def join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:
@@ -131,17 +140,21 @@ def join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:
     except UNJOINABLE:
         for field in second:
             place = first.get_field_index(field.name)
-            if place >= 0 and not _are_joinable(first.field(place), field):
+            if place < 0:
+                continue
+            before = first.field(place)
+            if not _are_joinable(before, field):
                 raise UsageError(
-                    f"column {field.name!r} is {first.field(place).type} before and {field.type} "
-                    "now, which have no type in common"
+                    f"column {field.name!r} is {before.type} before and {field.type} now, which "
+                    "have no type in common"
                 ) from None
         raise
 
 
 def _are_joinable(first: pa.Field, second: pa.Field) -> bool:
+    schemas = [pa.schema([first]), pa.schema([second])]
     try:
-        pa.unify_schemas([pa.schema([first]), pa.schema([second])], promote_options="permissive")
+        pa.unify_schemas(schemas, promote_options="permissive")
     except UNJOINABLE:
         return False
     return True

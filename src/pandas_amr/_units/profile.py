@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,12 @@ def profile_columns(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame
         over the frame.
     """
     labels = frame.columns[list(columns)]
-    records = [_profile(frame.iloc[:, column], str(frame.columns[column])) for column in columns]
-    names = list(_profile(pd.Series([], dtype=object), ""))
+    records: list[dict[str, Any]] = []
+    for number, label in zip(columns, labels, strict=True):
+        column = frame.iloc[:, number]
+        records.append(_profile(column, str(label)))
+    empty = pd.Series([], dtype=object)
+    names = list(_profile(empty, ""))  # also if there is no column
     return pd.DataFrame(records, index=labels, columns=names)
 
 
@@ -50,14 +55,14 @@ def write_profiles(
     lines: list[str] = []
     records = profile_columns(frame, range(len(frame.columns))).to_dict("records")
     for column, record in enumerate(records):
-        profile = {str(name): cell(value) for name, value in record.items() if name != "rows"}
+        profile = {str(name): cell(value) for name, value in record.items()}
+        del profile["rows"]
         if content is None or column in content:
             profile["values"] = profile["values"][:values]
         else:
             profile = {name: profile[name] for name in SHORT_PROFILE}
-        lines.append(
-            to_json_line({name: part for name, part in profile.items() if part is not None})
-        )
+        shown = {name: part for name, part in profile.items() if part is not None}
+        lines.append(to_json_line(shown))
     return lines
 
 
@@ -86,9 +91,12 @@ def find_rows_holding(column: pd.Series, shown: Sequence[Any], characters: int) 
         codes, distinct = pd.factorize(column.map(_whole_text))
     places: list[int] = []
     for code, value in enumerate(distinct):
-        if shorten_text(_whole_text(value), characters) in texts:
-            rows = np.flatnonzero(codes == code).tolist()
-            places += rows if len(rows) < MANY_ROWS else []
+        text = shorten_text(_whole_text(value), characters)
+        if text not in texts:
+            continue
+        rows = np.flatnonzero(codes == code)
+        if len(rows) < MANY_ROWS:
+            places += rows.tolist()
     return places
 
 
@@ -97,32 +105,43 @@ def preview(frame: pd.DataFrame) -> str:
     keys = make_json_keys([str(name) for name in frame.columns])
     sample: dict[int, str] = {}
     for row in spread(len(frame), PREVIEW_ROWS):
-        cells = [_shorten_cell(value) for value in frame.iloc[row].tolist()]
-        sample[row] = to_json_line(dict(zip(keys, cells, strict=True)))
+        record: dict[str, Any] = {}
+        for key, value in zip(keys, frame.iloc[row].tolist(), strict=True):
+            record[key] = _shorten_cell(value)
+        sample[row] = to_json_line(record)
     return preview_lines(write_profiles(frame), len(frame), sample)
 
 
 def _shorten_cell(value: object) -> Any:
     plain = cell(value)
-    return _value_text(plain) if isinstance(plain, str | list | dict) else plain
+    if isinstance(plain, str | list | dict):
+        return _value_text(plain)
+    return plain
 
 
 def _profile(column: pd.Series, name: str) -> dict[str, Any]:
-    step = max(1, -(-len(column) // SAMPLED_ROWS))
-    sample = [_value_text(value) for value in column.iloc[::step].dropna().tolist()]
+    step = max(1, math.ceil(len(column) / SAMPLED_ROWS))
+    sample = column.iloc[::step].dropna().tolist()
+    counts = Counter(_value_text(value) for value in sample)
+    is_missing = column.isna()
+    lowest = highest = mean = None
     is_number = pd.api.types.is_any_real_numeric_dtype(column)
-    has_range = is_number or pd.api.types.is_datetime64_any_dtype(column)
-    has_range = has_range and bool(column.notna().any())
+    has_order = is_number or pd.api.types.is_datetime64_any_dtype(column)
+    if has_order and not is_missing.all():
+        lowest = cell(column.min())
+        highest = cell(column.max())
+        if is_number:
+            mean = float(column.mean())
     return {
         "column": name,
         "dtype": str(column.dtype),
         "rows": len(column),
-        "missing": int(column.isna().sum()),
+        "missing": int(is_missing.sum()),
         "distinct": _count_distinct(column),
-        "lowest": cell(column.min()) if has_range else None,
-        "highest": cell(column.max()) if has_range else None,
-        "mean": float(column.mean()) if has_range and is_number else None,
-        "values": [text for text, _ in Counter(sample).most_common(SAMPLED_VALUES)],
+        "lowest": lowest,
+        "highest": highest,
+        "mean": mean,
+        "values": [text for text, _ in counts.most_common(SAMPLED_VALUES)],
     }
 
 
@@ -130,7 +149,8 @@ def _count_distinct(column: pd.Series) -> int:
     try:
         return int(column.nunique())
     except (TypeError, NotImplementedError):  # lists and dicts, of Python and of Arrow
-        return len({_whole_text(value) for value in column.dropna().tolist()})
+        values = column.dropna().tolist()
+        return len({_whole_text(value) for value in values})
 
 
 def _value_text(value: object) -> str:
@@ -148,7 +168,8 @@ def spread(rows: int, most: int) -> list[int]:
         >>> spread(100, 5), spread(3, 5)
         ([0, 24, 49, 74, 99], [0, 1, 2])
     """
-    places: list[int] = np.unique(np.linspace(0, rows - 1, min(most, rows)).astype(int)).tolist()
+    evenly = np.linspace(0, rows - 1, min(most, rows))
+    places: list[int] = np.unique(evenly.astype(int)).tolist()
     return places
 
 
@@ -159,4 +180,6 @@ def shorten_text(text: str, most: int) -> str:
         >>> shorten_text("a long text", 6)
         'a long ...'
     """
-    return text if len(text) <= most else text[:most] + " ..."
+    if len(text) <= most:
+        return text
+    return f"{text[:most]} ..."

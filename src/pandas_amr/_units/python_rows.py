@@ -104,7 +104,8 @@ def _is_whole_number(value: object) -> bool:
 def _nullable_wholes(items: list[Any]) -> Any:
     whole = [int(value) if _is_whole_number(value) else None for value in items]
     try:
-        return pd.arrays.ArrowExtensionArray(pa.chunked_array([pa.array(whole, pa.int64())]))
+        array = pa.array(whole, pa.int64())
+        return pd.arrays.ArrowExtensionArray(pa.chunked_array([array]))
     except OverflowError:
         return _objects(whole)
 

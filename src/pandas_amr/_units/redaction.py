@@ -100,7 +100,8 @@ class Redaction:
         Raises:
             UsageError: the function raised, or gave no text. The message names the row.
         """
-        index = values.index if index is None else index
+        if index is None:
+            index = values.index
         if pd.api.types.is_bool_dtype(values.dtype):
             return values
         if isinstance(values.dtype, pd.CategoricalDtype):
@@ -116,10 +117,11 @@ class Redaction:
                 reason = str(refusal)
                 break
         else:
-            is_same = all(new is old for new, old in zip(redacted, cells, strict=True))
-            return values if is_same else _rebuild(values, redacted)
-        row = len(redacted)
-        raise self._error(reason, f"{self._describe_row(index, row)}, column {values.name!r}")
+            if _are_same(redacted, cells):
+                return values
+            return _rebuild(values, redacted)
+        row = self._describe_row(index, len(redacted))
+        raise self._error(reason, f"{row}, column {values.name!r}")
 
     def frame(
         self, frame: pd.DataFrame, columns: Collection[int] | None = None, *, has_index: bool
@@ -147,7 +149,8 @@ class Redaction:
         redacted = pd.DataFrame(parts, index=frame.index, copy=False)
         redacted = redacted.set_axis(frame.columns, axis=1)
         if has_index:
-            redacted = redacted.set_axis(self._redact_index(frame.index), axis=0)
+            index = self._redact_index(frame.index)
+            redacted = redacted.set_axis(index, axis=0)
         return redacted
 
     def _error(self, reason: str, place: str) -> UsageError:
@@ -193,9 +196,9 @@ class Redaction:
         if isinstance(value, list):
             return [self._redact_plain(part) for part in value]
         if isinstance(value, dict):
-            names = make_json_keys([self._redact(name) for name in value], taken=())
+            names = [self._redact(name) for name in value]
             parts = [self._redact_plain(part) for part in value.values()]
-            return dict(zip(names, parts, strict=True))
+            return dict(zip(make_json_keys(names, taken=()), parts, strict=True))
         shown = json.dumps(value)
         redacted = self._redact(shown)
         return value if redacted == shown else redacted
@@ -221,7 +224,7 @@ class Redaction:
                 reason = str(refusal)
                 break
         else:
-            if all(new is old for new, old in zip(redacted, categories, strict=True)):
+            if _are_same(redacted, categories):
                 return values
             return _recode(values, redacted)
         raise self._error(reason, f"a category of the column {values.name!r}")
@@ -235,10 +238,11 @@ class Redaction:
             level = index.get_level_values(number)
             values = pd.Series(level, index=pd.RangeIndex(len(level)), name="the index")
             redacted = self.column(values)
-            is_same = is_same and redacted is values
-            levels.append(
-                level if redacted is values else pd.Index(redacted.array, dtype=redacted.dtype)
-            )
+            if redacted is values:
+                levels.append(level)
+            else:
+                is_same = False
+                levels.append(pd.Index(redacted.array, dtype=redacted.dtype))
         if is_same:
             return index
         if index.nlevels == 1:
@@ -277,7 +281,9 @@ class KnownRedaction(Redaction):
 
 def make_text_redaction(redaction: Redaction | None, place: str) -> Callable[[str], str] | None:
     """Return what redacts texts that stand at one place; None if nothing is redacted."""
-    return None if redaction is None else partial(redaction.text, place=place)
+    if redaction is None:
+        return None
+    return partial(redaction.text, place=place)
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -290,7 +296,9 @@ def name_of(function: Callable[..., Any]) -> str:
     """
     inner = getattr(function, "func", function)  # of a functools.partial
     name = getattr(inner, "__name__", None)
-    return name if isinstance(name, str) else type(inner).__name__
+    if isinstance(name, str):
+        return name
+    return type(inner).__name__
 
 
 def _last_line(trace: TracebackType | None) -> str:
@@ -305,6 +313,11 @@ def _last_line(trace: TracebackType | None) -> str:
 
 def _has_plain_numbers(dtype: Any) -> bool:
     return pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype)
+
+
+def _are_same(new: list[Any], old: list[Any]) -> bool:
+    """Tell whether nothing has changed: values that do not change come back themselves."""
+    return all(one is other for one, other in zip(new, old, strict=True))
 
 
 def _rebuild(values: pd.Series, cells: list[Any]) -> pd.Series:
@@ -322,8 +335,8 @@ def _recode(values: pd.Series, redacted: list[Any]) -> pd.Series:
     distinct = list(dict.fromkeys(redacted))
     places = np.array([distinct.index(category) for category in redacted], dtype=np.int64)
     codes = values.cat.codes.to_numpy()
-    new_codes = np.where(codes < 0, -1, places[codes]) if len(places) else codes
-    array = pd.Categorical.from_codes(
-        new_codes, categories=pd.Index(distinct, dtype=object), ordered=values.cat.ordered
-    )
+    if len(places):
+        codes = np.where(codes < 0, -1, places[codes])
+    categories = pd.Index(distinct, dtype=object)
+    array = pd.Categorical.from_codes(codes, categories=categories, ordered=values.cat.ordered)
     return pd.Series(array, index=values.index, name=values.name)

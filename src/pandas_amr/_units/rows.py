@@ -6,7 +6,7 @@ there are shards cost the square of the frame. A slice does not, nor does a take
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    IntArray: TypeAlias = NDArray[np.int64]
+    BoolArray: TypeAlias = NDArray[np.bool_]
+    ObjectArray: TypeAlias = NDArray[np.object_]
+    Positions: TypeAlias = Sequence[int] | IntArray  # of rows in a frame
 
-def find_range(positions: Sequence[int] | NDArray[np.int64]) -> slice | None:
+
+def find_range(positions: Positions) -> slice | None:
     """Return the slice that some positions are; None if they do not follow each other.
 
     Example:
@@ -28,10 +33,14 @@ def find_range(positions: Sequence[int] | NDArray[np.int64]) -> slice | None:
     rows = np.asarray(positions, dtype=np.int64)
     if not len(rows):
         return slice(0, 0)
-    start, last = int(rows[0]), int(rows[-1])
-    if last - start + 1 != len(rows) or not bool((np.diff(rows) == 1).all()):
+    start = int(rows[0])
+    end = int(rows[-1]) + 1
+    if end - start != len(rows):
         return None
-    return slice(start, last + 1)
+    steps = np.diff(rows)
+    if not (steps == 1).all():
+        return None
+    return slice(start, end)
 
 
 def pandas_dtype(kind: pa.DataType) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pandas_amr._units.rows import IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Shard:
 
 
 def make_shards(
-    asked: NDArray[np.int64],
-    tokens: NDArray[np.int64],
+    asked: IntArray,
+    tokens: IntArray,
     *,
     shard_size: int,
     shard_tokens: int,
-    groups: NDArray[np.int64] | None = None,
+    groups: IntArray | None = None,
 ) -> list[Shard]:
     """Cut units into shards of at most ``shard_size`` units and ``shard_tokens`` tokens.
 
@@ -82,7 +82,7 @@ def _find_starts(
     return starts
 
 
-def _rank_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def _rank_groups(groups: IntArray) -> IntArray:
     """Number the groups from 0 in the order in which they begin."""
     _, firsts, codes = np.unique(groups, return_index=True, return_inverse=True)
     ranks = np.empty(len(firsts), dtype=np.int64)

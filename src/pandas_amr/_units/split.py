@@ -60,7 +60,8 @@ def split_text(text: str, *, limit: int, overlap: int, count: TokenCounter) -> l
     spans: list[Span] = []
     fresh = 0
     for end in ends:
-        spans.append(Span(_find_overlap(text, fresh, overlap, count), fresh, end))
+        start = _find_overlap(text, fresh, overlap, count)
+        spans.append(Span(start, fresh, end))
         fresh = end
     return spans
 
@@ -85,9 +86,10 @@ class _Splitter:
             yield from self.split(middle, end, level)
             return
         for match in BOUNDARIES[level].finditer(self.text, start, end):
-            if start < match.end() < end:
-                yield from self.split(start, match.end(), level + 1)
-                start = match.end()
+            boundary = match.end()
+            if start < boundary < end:
+                yield from self.split(start, boundary, level + 1)
+                start = boundary
         yield from self.split(start, end, level + 1)
 
 
@@ -95,7 +97,8 @@ def _find_overlap(text: str, start: int, overlap: int, count: TokenCounter) -> i
     """Find where a piece begins if it repeats whole words before it, up to ``overlap`` tokens."""
     begin = start
     while overlap > 0 and begin > 0:
-        word = LAST_WORD.search(text[max(0, begin - WORD_CHARS) : begin])
+        before = text[max(0, begin - WORD_CHARS) : begin]
+        word = LAST_WORD.search(before)
         if word is None:
             break
         earlier = begin - len(word.group())
@@ -118,14 +121,19 @@ def split_record(
     """
     small: dict[str, Any] = {}
     large: dict[str, Any] = {}
+    small_limit = limit // (2 * len(record))
     for key, value in record.items():
-        is_small = count(to_json_line({key: value})) <= limit // (2 * len(record))
-        (small if is_small else large)[key] = value
+        tokens = count(to_json_line({key: value}))
+        if tokens <= small_limit:
+            small[key] = value
+        else:
+            large[key] = value
     numbering = count(to_json_line({PART_KEY: "999 of 999"}))
     part_limit = max(1, limit - count(to_json_line(small)) - numbering)
     parts: list[tuple[str, str]] = []
     for key, value in large.items():
-        parts += [(key, text) for text in _split_cell(value, part_limit, count)]
+        texts = _split_cell(value, part_limit, count)
+        parts += [(key, text) for text in texts]
     return _write_parts(record, small, parts, to_json_line)
 
 
@@ -142,8 +150,11 @@ def _write_parts(
     lines: list[str] = []
     for number, (key, text) in enumerate(parts, start=1):
         cells = small | {key: text}
-        ordered = {name: cells[name] for name in record if name in cells}
-        lines.append(to_json_line({part_key: f"{number} of {len(parts)}", **ordered}))
+        line = {part_key: f"{number} of {len(parts)}"}
+        for name in record:
+            if name in cells:
+                line[name] = cells[name]
+        lines.append(to_json_line(line))
     return lines
 
 
@@ -151,7 +162,8 @@ def _split_cell(value: object, limit: int, count: TokenCounter) -> list[str]:
     """Cut a cell into texts that take at most ``limit`` tokens in a JSON line."""
 
     def count_as_json(part: str) -> int:
-        return count(json.dumps(part, ensure_ascii=False))  # JSON escapes cost tokens
+        escaped = json.dumps(part, ensure_ascii=False)  # escapes cost tokens
+        return count(escaped)
 
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     overlap = int(limit * OVERLAP_SHARE)
