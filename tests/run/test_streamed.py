@@ -14,7 +14,9 @@ from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -212,6 +214,84 @@ def test_files_that_come_before_others_or_go_change_the_places_of_parts_and_map_
     pq.write_table(make_table([50], ["a"]), first)
     assert mapped_again([first, files[0], files[2]], out) == ["row 50"]
     assert ds.dataset(out).to_table()["text"].to_pylist() == [f"row {n}" for n in (50, 0, 1, 2, 3, 8, 9, 10, 11)]
+
+
+def test_a_folder_of_another_value_is_another_part_and_its_rows_are_mapped_again(tmp_path):
+    """What stands in the rows and in no file: the value of a partition whose folder is the one that is read."""
+    write_files(tmp_path / "in" / "day=1", make_table([1, 2], ["a"]), [])
+    assert len(mapped_again(f"{tmp_path}/in/day=1/*.parquet", tmp_path / "out")) == 2
+    (tmp_path / "in" / "day=1").rename(tmp_path / "in" / "day=2")
+    assert len(mapped_again(f"{tmp_path}/in/day=2/*.parquet", tmp_path / "out")) == 2
+    assert mapped_again(f"{tmp_path}/in/day=2/*.parquet", tmp_path / "out") == []
+    assert set(ds.dataset(tmp_path / "out").to_table()["day"].to_pylist()) == {2}
+
+
+CODES = pa.schema([("text", pa.string()), ("code", pa.string())])
+LATIN = ds.CsvFileFormat(read_options=pacsv.ReadOptions(encoding="latin1"))
+READ_TWICE = {  # what is read of one file, in two ways
+    "a type": ({"format": "parquet"}, {"format": "parquet", "schema": CODES}, "code", [7, 7], ["7", "7"]),
+    "a column": (
+        {"format": "parquet"},
+        {"format": "parquet", "schema": pa.schema([("text", pa.string())])},
+        "code",
+        [7, 7],
+        None,
+    ),
+    "a type of a text": ({"format": "csv"}, {"format": "csv", "schema": CODES}, "code", [7, 7], ["007", "007"]),
+    "the encoding": ({"format": LATIN}, {"format": "csv"}, "text", ["row \u00c3\u00a9"] * 2, ["row \u00e9"] * 2),
+}
+
+
+@pytest.mark.parametrize("case", READ_TWICE)
+def test_a_dataset_that_reads_the_same_file_otherwise_is_mapped_again(tmp_path, case):
+    first, second, column, before, after = READ_TWICE[case]
+    path = tmp_path / "in"
+    if first["format"] == "parquet":
+        pq.write_table(pa.table({"text": ["row 1", "row 2"], "code": [7, 7]}), path)
+    else:
+        path.write_text("text,code\nrow \u00e9,007\nrow \u00e9,007\n", "utf-8")
+    out = tmp_path / "out"
+    for reading, values in ((first, before), (second, after)):
+        assert len(mapped_again(ds.dataset(path, **reading), out, columns=["text"])) == 2
+        assert mapped_again(ds.dataset(path, **reading), out, columns=["text"]) == []
+        found = ds.dataset(out).to_table()
+        assert (found[column].to_pylist() if column in found.column_names else None) == values
+
+
+class Untimed(pafs.FileSystemHandler):
+    """One file in memory, of which no time is told: so are the file systems of many object stores."""
+
+    def __init__(self, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="none")
+        self.content = sink.getvalue()
+
+    def get_file_info(self, paths):
+        return [pafs.FileInfo(path, pafs.FileType.File, size=self.content.size) for path in paths]
+
+    def open_input_file(self, path):
+        return pa.PythonFile(pa.BufferReader(self.content), mode="r")
+
+    def normalize_path(self, path):
+        return path
+
+    def get_type_name(self):
+        return "untimed"
+
+    def _refused(self, *given):
+        raise NotImplementedError
+
+    get_file_info_selector = create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refused
+    delete_file = move = copy_file = open_input_stream = open_output_stream = open_append_stream = _refused
+
+
+def test_a_file_without_a_time_is_known_by_its_rows(tmp_path):
+    for first in ("row 1", "row 3"):
+        handler = Untimed(pa.table({"text": [first, "row 2"]}))
+        for rows in ([first, "row 2"], []):
+            dataset = ds.dataset("in.parquet", filesystem=pafs.PyFileSystem(handler), format="parquet")
+            assert mapped_again(dataset, tmp_path / "out") == rows
+        assert ds.dataset(tmp_path / "out").to_table()["text"].to_pylist() == [first, "row 2"]
 
 
 def test_another_reduce_maps_nothing_again(files, tmp_path):
