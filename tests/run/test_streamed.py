@@ -294,6 +294,44 @@ def test_a_file_without_a_time_is_known_by_its_rows(tmp_path):
         assert ds.dataset(tmp_path / "out").to_table()["text"].to_pylist() == [first, "row 2"]
 
 
+def test_what_a_person_corrects_with_the_same_journal_stands_in_the_parts_at_the_next_call(files, tmp_path):
+    call = {"finding": {"n": int}, "columns": ["text"], "journal": tmp_path / "j.db"}
+    rows = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+    with ScriptedServer(answer) as server:
+        call["lm"] = server.lm()
+
+        def in_parts() -> tuple[list[int], list[str]]:
+            found = amr.map(files, "Which?", out=tmp_path / "out", **call)
+            return found.to_table()["n"].to_pylist(), amr.result_of(found).status["status"].tolist()
+
+        found = in_parts()
+        assert found == (list(range(12)), ["ok"] * 12)
+        requests = len(server.requests)
+        corrected = amr.result_of(rows.amr.map("Which?", **call)).override({5: {"n": 50}})
+        assert in_parts() == ([*range(5), 50, *range(6, 12)], ["ok"] * 5 + ["corrected"] + ["ok"] * 6)
+        amr.Journal(tmp_path / "j.db").prune(keep=0)  # what was found is in the parts
+        corrected = corrected.override({7: {"n": 70}})
+        assert in_parts()[0] == [*range(5), 50, 6, 70, *range(8, 12)]
+        corrected.override({5: None, 7: None})
+        assert len(server.requests) == requests
+        assert in_parts() == found
+        assert len(server.requests) == requests + 1  # about these two: the journal has nothing of them any more
+
+
+def test_a_journal_that_is_refreshed_asks_about_the_rows_of_written_parts_too(files, tmp_path):
+    options = {"finding": {"n": int}, "columns": ["text"], "out": tmp_path / "out"}
+    with ScriptedServer(answer) as server:
+        for journal, requests in (
+            (tmp_path / "j.db", 3),
+            (tmp_path / "j.db", 3),
+            (amr.Journal(tmp_path / "j.db", refresh=True), 6),
+        ):
+            found = amr.map(files, "Which?", lm=server.lm(), journal=journal, **options)
+            assert len(server.requests) == requests
+        assert found.to_table()["n"].to_pylist() == list(range(12))
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 3
+
+
 def test_another_reduce_maps_nothing_again(files, tmp_path):
     counted: list[str] = []
     for reduce, output in (({"length": "sum"}, {"length": 12 * 5 + 2}), ({"length": "max"}, {"length": 6})):

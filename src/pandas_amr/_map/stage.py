@@ -79,8 +79,10 @@ class MapStage:
 
     Attributes:
         sample: likewise; None if all units are asked.
+        recalls_corrections: whether people may have said since what an earlier run's findings are.
     """
 
+    recalls_corrections = False
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
     _before: FoundBefore | None = None  # what was found before, once the journal was asked
     _open_rows = 0  # that are still to be mapped, by all maps
@@ -330,7 +332,8 @@ class MapStage:
         if self.sample is not None or not await parts.cache.is_known():
             return
         is_open = self._is_open(mapper.name)
-        is_wanted = is_open | (self.findings.statuses[mapper.name] == EMPTY) | is_first
+        is_wanted = is_open | (self.findings.statuses[mapper.name] == EMPTY)
+        is_wanted |= is_first or self.recalls_corrections
         positions = self._units.asked[is_wanted].tolist()
         shards = self._all_shards if mapper.keys.by_shard else ()
         corrections = await recall_corrections(parts, positions, shards)
