@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import itertools
 import json
 import re
 import signal
 import tempfile
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -371,7 +374,31 @@ def times(factor):
     return lambda shard: [{"n": factor} for _ in range(len(shard))]
 
 
-@pytest.mark.parametrize(("first", "second"), [(one_way, other_way), (times(1), times(2))], ids=["code", "a variable"])
+def written_in(text):
+    return lambda shard: [{"n": int(str(text))} for _ in range(len(shard))]
+
+
+def day_of(day):
+    return lambda shard: [{"n": day.day} for _ in range(len(shard))]
+
+
+def first_of(numbers):
+    return lambda shard: [{"n": int(numbers[0])} for _ in range(len(shard))]
+
+
+WAYS = {
+    "code": (one_way, other_way),
+    "a variable": (times(1), times(2)),
+    "a number of numpy": (times(np.int64(1)), times(np.int64(2))),
+    "a decimal": (written_in(Decimal(1)), written_in(Decimal(2))),
+    "a path": (written_in(Path("1")), written_in(Path("2"))),
+    "a day": (day_of(dt.date(2026, 1, 1)), day_of(dt.date(2026, 1, 2))),
+    "a time of pandas": (day_of(pd.Timestamp("2026-01-01")), day_of(pd.Timestamp("2026-01-02"))),
+    "an array": (first_of(np.array([1, 0])), first_of(np.array([2, 0]))),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), WAYS.values(), ids=WAYS)
 def test_a_function_whose_code_or_variable_is_another_is_another(files, tmp_path, first, second):
     out = tmp_path / "out"
     assert set(amr.map(files, first, journal=False, out=out).to_table()["n"].to_pylist()) == {1}
@@ -516,6 +543,9 @@ def test_a_plan_is_made_once_from_rows_of_all_files_and_again_not_at_all(files, 
             assert any(f'"row {n}"}}' in asked[0].user for n in rows_of_file)
         again = amr.map_reduce(files, "How many in all?", **options)
         assert [one.schema for one in server.requests].count("plan") == 1
+        refreshed = amr.Journal(tmp_path / "j.db", refresh=True)
+        amr.map_reduce(files, "How many in all?", **options | {"journal": refreshed})
+        assert [one.schema for one in server.requests].count("plan") == 2
     assert first.output.to_dict() == again.output.to_dict() == {"n": sum(range(12))}
 
 

@@ -79,9 +79,10 @@ class StreamedPipeline(Pipeline):
     async def _derive_plan(self) -> tuple[Plan, PlanWarning | None]:
         """Take the plan of an earlier run into the same folder, or ask the planner."""
         call = digest_call(self.spec.job)
-        stored = read_stored_plan(self._folder, call, self.spec.job)
-        if stored is not None:
-            return stored, None
+        if not self._asks_all_again:
+            stored = read_stored_plan(self._folder, call, self.spec.job)
+            if stored is not None:
+                return stored, None
         plan, warning = await super()._derive_plan()
         write_plan(self._folder, call, plan)
         return plan, warning
@@ -151,10 +152,15 @@ class StreamedPipeline(Pipeline):
             number += 1
 
     @property
+    def _asks_all_again(self) -> bool:
+        """Whether the user wants nothing of earlier runs to be used."""
+        journal = self.services.journal
+        return journal is not None and journal.refresh
+
+    @property
     def _same(self) -> Mapping[str, WrittenPart]:
         """The parts of earlier runs that were asked the same; none if all is asked again."""
-        journal = self.services.journal
-        return {} if journal is not None and journal.refresh else self._folder.same
+        return {} if self._asks_all_again else self._folder.same
 
     def _is_done(self, part: WrittenPart) -> bool:
         """Tell whether nothing is left to do for a part of an earlier run."""
