@@ -250,12 +250,11 @@ class MapStage:
         corrected: list[int] = self._units.asked[is_corrected & self._units.is_empty].tolist()
         return corrected
 
-    async def correct(self, corrections: Corrections, *, is_deduped: bool) -> None:
+    async def correct(self, corrections: Corrections) -> None:
         """Put what a person says in place of what was found, and keep it in the journal.
 
         Args:
             corrections: by the map's name and the unit's position; None takes one back.
-            is_deduped: whether equal rows are one unit.
 
         Raises:
             UsageError: rows of equal content are corrected in different ways; nothing is changed.
@@ -265,7 +264,6 @@ class MapStage:
             self.findings,
             self._state,
             self._all_shards if self._spec.plan.keyed == "shard" else (),
-            is_deduped=is_deduped,
             has_journal=self._services.journal is not None,
         )
         self.findings = self._state.findings = await corrector.correct(corrections)
