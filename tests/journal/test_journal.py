@@ -351,6 +351,30 @@ def test_maps_that_ask_the_same_pay_once_also_where_all_is_asked_again(path, par
     assert result.output.tolist() == [45, 45]
 
 
+REPEATED = {
+    "not deduped": (["row 1"] * 5, {"plan": {"dedupe": False}}),
+    "asked by a function of the row": (["row 1"] * 5, {"map": amr.Agent(lambda row: "The number.")}),
+    "shown otherwise": ([{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1.0, "b": 2}], {}),
+}
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+@pytest.mark.parametrize("case", REPEATED)
+def test_equal_units_in_shards_that_follow_each_other_are_paid_for_once(path, case, refresh):
+    values, options = REPEATED[case]
+    plan = {"shard_size": 1, "parallelism": 1} | options.get("plan", {})
+    answers = iter(range(9))
+    result, units, _ = run(
+        pd.DataFrame({"text": values}),
+        amr.Journal(path, refresh=refresh),
+        lambda request: findings(request, lambda unit: {"n": next(answers)}),
+        **options | {"plan": plan},
+    )
+    assert units == 1
+    assert result.frame["n"].tolist() == [0] * len(values)
+    assert result.status["from_journal"].tolist() == [False] + [True] * (len(values) - 1)
+
+
 def test_a_file_is_one_journal_whatever_it_is_called(path):
     amr.Journal(path)
     link = path.with_name("link")

@@ -560,6 +560,18 @@ def test_rows_of_equal_content_are_corrected_together_and_alike(server, options,
         result.override({0: {"severity": 7}, 2: {"severity": 8}})
 
 
+def test_rows_that_are_one_to_the_journal_and_two_to_a_reader_are_corrected_together_and_alike(server, tmp_path):
+    frame = pd.DataFrame({"text": ["row 1", "row 1", "row 2"], "shelf": pd.Series([1, 1.0, 1], dtype=object)})
+    options = {"journal": tmp_path / "journal.sqlite", "columns": ["text", "shelf"]}
+    result = call(server, frame, **options)
+    corrected = result.override({0: {"severity": 7}})
+    again = call(server, frame, **options)
+    assert corrected.frame["severity"].tolist() == again.frame["severity"].tolist()
+    assert statuses(corrected) == statuses(again) == ["corrected", "corrected", "ok"]
+    with pytest.raises(amr.UsageError, match="equal content.*correct them alike"):
+        result.override({0: {"severity": 7}, 1: {"severity": 8}})
+
+
 def test_maps_by_name_are_corrected_by_map_or_by_column(server):
     maps = {"map": {"bug": "?", "tone": "?", "parts": "?"}, "finding": {"bug": Bug, "tone": str, "parts": list[Item]}}
     result = call(server, rows(3), **maps, reduce={"bug_severity": "sum"})

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import itertools
 import json
 import re
 import signal
 import tempfile
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -214,6 +219,122 @@ def test_files_that_come_before_others_or_go_change_the_places_of_parts_and_map_
     assert ds.dataset(out).to_table()["text"].to_pylist() == [f"row {n}" for n in (50, 0, 1, 2, 3, 8, 9, 10, 11)]
 
 
+def test_a_folder_of_another_value_is_another_part_and_its_rows_are_mapped_again(tmp_path):
+    """What stands in the rows and in no file: the value of a partition whose folder is the one that is read."""
+    write_files(tmp_path / "in" / "day=1", make_table([1, 2], ["a"]), [])
+    assert len(mapped_again(f"{tmp_path}/in/day=1/*.parquet", tmp_path / "out")) == 2
+    (tmp_path / "in" / "day=1").rename(tmp_path / "in" / "day=2")
+    assert len(mapped_again(f"{tmp_path}/in/day=2/*.parquet", tmp_path / "out")) == 2
+    assert mapped_again(f"{tmp_path}/in/day=2/*.parquet", tmp_path / "out") == []
+    assert set(ds.dataset(tmp_path / "out").to_table()["day"].to_pylist()) == {2}
+
+
+CODES = pa.schema([("text", pa.string()), ("code", pa.string())])
+LATIN = ds.CsvFileFormat(read_options=pacsv.ReadOptions(encoding="latin1"))
+READ_TWICE = {  # what is read of one file, in two ways
+    "a type": ({"format": "parquet"}, {"format": "parquet", "schema": CODES}, "code", [7, 7], ["7", "7"]),
+    "a column": (
+        {"format": "parquet"},
+        {"format": "parquet", "schema": pa.schema([("text", pa.string())])},
+        "code",
+        [7, 7],
+        None,
+    ),
+    "a type of a text": ({"format": "csv"}, {"format": "csv", "schema": CODES}, "code", [7, 7], ["007", "007"]),
+    "the encoding": ({"format": LATIN}, {"format": "csv"}, "text", ["row \u00c3\u00a9"] * 2, ["row \u00e9"] * 2),
+}
+
+
+@pytest.mark.parametrize("case", READ_TWICE)
+def test_a_dataset_that_reads_the_same_file_otherwise_is_mapped_again(tmp_path, case):
+    first, second, column, before, after = READ_TWICE[case]
+    path = tmp_path / "in"
+    if first["format"] == "parquet":
+        pq.write_table(pa.table({"text": ["row 1", "row 2"], "code": [7, 7]}), path)
+    else:
+        path.write_text("text,code\nrow \u00e9,007\nrow \u00e9,007\n", "utf-8")
+    out = tmp_path / "out"
+    for reading, values in ((first, before), (second, after)):
+        assert len(mapped_again(ds.dataset(path, **reading), out, columns=["text"])) == 2
+        assert mapped_again(ds.dataset(path, **reading), out, columns=["text"]) == []
+        found = ds.dataset(out).to_table()
+        assert (found[column].to_pylist() if column in found.column_names else None) == values
+
+
+class Untimed(pafs.FileSystemHandler):
+    """One file in memory, of which no time is told: so are the file systems of many object stores."""
+
+    def __init__(self, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="none")
+        self.content = sink.getvalue()
+
+    def get_file_info(self, paths):
+        return [pafs.FileInfo(path, pafs.FileType.File, size=self.content.size) for path in paths]
+
+    def open_input_file(self, path):
+        return pa.PythonFile(pa.BufferReader(self.content), mode="r")
+
+    def normalize_path(self, path):
+        return path
+
+    def get_type_name(self):
+        return "untimed"
+
+    def _refused(self, *given):
+        raise NotImplementedError
+
+    get_file_info_selector = create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refused
+    delete_file = move = copy_file = open_input_stream = open_output_stream = open_append_stream = _refused
+
+
+def test_a_file_without_a_time_is_known_by_its_rows(tmp_path):
+    for first in ("row 1", "row 3"):
+        handler = Untimed(pa.table({"text": [first, "row 2"]}))
+        for rows in ([first, "row 2"], []):
+            dataset = ds.dataset("in.parquet", filesystem=pafs.PyFileSystem(handler), format="parquet")
+            assert mapped_again(dataset, tmp_path / "out") == rows
+        assert ds.dataset(tmp_path / "out").to_table()["text"].to_pylist() == [first, "row 2"]
+
+
+def test_what_a_person_corrects_with_the_same_journal_stands_in_the_parts_at_the_next_call(files, tmp_path):
+    call = {"finding": {"n": int}, "columns": ["text"], "journal": tmp_path / "j.db"}
+    rows = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+    with ScriptedServer(answer) as server:
+        call["lm"] = server.lm()
+
+        def in_parts() -> tuple[list[int], list[str]]:
+            found = amr.map(files, "Which?", out=tmp_path / "out", **call)
+            return found.to_table()["n"].to_pylist(), amr.result_of(found).status["status"].tolist()
+
+        found = in_parts()
+        assert found == (list(range(12)), ["ok"] * 12)
+        requests = len(server.requests)
+        corrected = amr.result_of(rows.amr.map("Which?", **call)).override({5: {"n": 50}})
+        assert in_parts() == ([*range(5), 50, *range(6, 12)], ["ok"] * 5 + ["corrected"] + ["ok"] * 6)
+        amr.Journal(tmp_path / "j.db").prune(keep=0)  # what was found is in the parts
+        corrected = corrected.override({7: {"n": 70}})
+        assert in_parts()[0] == [*range(5), 50, 6, 70, *range(8, 12)]
+        corrected.override({5: None, 7: None})
+        assert len(server.requests) == requests
+        assert in_parts() == found
+        assert len(server.requests) == requests + 1  # about these two: the journal has nothing of them any more
+
+
+def test_a_journal_that_is_refreshed_asks_about_the_rows_of_written_parts_too(files, tmp_path):
+    options = {"finding": {"n": int}, "columns": ["text"], "out": tmp_path / "out"}
+    with ScriptedServer(answer) as server:
+        for journal, requests in (
+            (tmp_path / "j.db", 3),
+            (tmp_path / "j.db", 3),
+            (amr.Journal(tmp_path / "j.db", refresh=True), 6),
+        ):
+            found = amr.map(files, "Which?", lm=server.lm(), journal=journal, **options)
+            assert len(server.requests) == requests
+        assert found.to_table()["n"].to_pylist() == list(range(12))
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 3
+
+
 def test_another_reduce_maps_nothing_again(files, tmp_path):
     counted: list[str] = []
     for reduce, output in (({"length": "sum"}, {"length": 12 * 5 + 2}), ({"length": "max"}, {"length": 6})):
@@ -253,7 +374,31 @@ def times(factor):
     return lambda shard: [{"n": factor} for _ in range(len(shard))]
 
 
-@pytest.mark.parametrize(("first", "second"), [(one_way, other_way), (times(1), times(2))], ids=["code", "a variable"])
+def written_in(text):
+    return lambda shard: [{"n": int(str(text))} for _ in range(len(shard))]
+
+
+def day_of(day):
+    return lambda shard: [{"n": day.day} for _ in range(len(shard))]
+
+
+def first_of(numbers):
+    return lambda shard: [{"n": int(numbers[0])} for _ in range(len(shard))]
+
+
+WAYS = {
+    "code": (one_way, other_way),
+    "a variable": (times(1), times(2)),
+    "a number of numpy": (times(np.int64(1)), times(np.int64(2))),
+    "a decimal": (written_in(Decimal(1)), written_in(Decimal(2))),
+    "a path": (written_in(Path("1")), written_in(Path("2"))),
+    "a day": (day_of(dt.date(2026, 1, 1)), day_of(dt.date(2026, 1, 2))),
+    "a time of pandas": (day_of(pd.Timestamp("2026-01-01")), day_of(pd.Timestamp("2026-01-02"))),
+    "an array": (first_of(np.array([1, 0])), first_of(np.array([2, 0]))),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), WAYS.values(), ids=WAYS)
 def test_a_function_whose_code_or_variable_is_another_is_another(files, tmp_path, first, second):
     out = tmp_path / "out"
     assert set(amr.map(files, first, journal=False, out=out).to_table()["n"].to_pylist()) == {1}
@@ -398,6 +543,9 @@ def test_a_plan_is_made_once_from_rows_of_all_files_and_again_not_at_all(files, 
             assert any(f'"row {n}"}}' in asked[0].user for n in rows_of_file)
         again = amr.map_reduce(files, "How many in all?", **options)
         assert [one.schema for one in server.requests].count("plan") == 1
+        refreshed = amr.Journal(tmp_path / "j.db", refresh=True)
+        amr.map_reduce(files, "How many in all?", **options | {"journal": refreshed})
+        assert [one.schema for one in server.requests].count("plan") == 2
     assert first.output.to_dict() == again.output.to_dict() == {"n": sum(range(12))}
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import inspect
 import re
 import types
 from collections.abc import Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pandas_amr._journal.keys import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+# What has one text in every process, beside what JSON has.
+PLAIN_VALUES = (date, time, timedelta, Decimal, complex, range, PurePath, np.generic)
 DEEPEST = 4  # functions that use each other: so far their code is told apart
 
 
@@ -80,12 +88,16 @@ def _parts_of_values(values: Iterable[Any], depth: int) -> list[bytes]:
 
 def _parts_of_value(value: object, depth: int) -> list[bytes]:
     """Describe a value; one that may be another in each process only by its type."""
-    if value is None or isinstance(value, int | float | str | bytes):
-        return [repr(value).encode()]
-    if isinstance(value, re.Pattern):
-        return [repr((value.pattern, value.flags)).encode()]
+    plain = _parts_of_plain(value)
+    if plain:
+        return plain
     if isinstance(value, types.CodeType):  # of a function within a function
         value = [value.co_names, *value.co_consts]
+    if isinstance(value, enum.Enum):
+        return [
+            type(value).__qualname__.encode(),
+            *_parts_of_values([value.name, value.value], depth),
+        ]
     if isinstance(value, list | tuple):
         return [b"[", *_parts_of_values(value, depth), b"]"]
     if isinstance(value, Mapping):
@@ -96,3 +108,16 @@ def _parts_of_value(value: object, depth: int) -> list[bytes]:
     if inspect.isfunction(value) or isinstance(value, functools.partial):
         return _parts_of(value, depth + 1)
     return [type(value).__qualname__.encode()]
+
+
+def _parts_of_plain(value: object) -> list[bytes]:
+    """Describe a value that has one text, or one sequence of bytes, in every process."""
+    if value is None or isinstance(value, int | float | str | bytes):
+        return [repr(value).encode()]
+    if isinstance(value, PLAIN_VALUES):
+        return [type(value).__qualname__.encode(), repr(value).encode()]
+    if isinstance(value, re.Pattern):
+        return [repr((value.pattern, value.flags)).encode()]
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return [repr((value.dtype.str, value.shape)).encode(), value.tobytes()]
+    return []

@@ -42,6 +42,7 @@ from pandas_amr._journal.forget import (
     prune_transcripts,
     remove_unused,
 )
+from pandas_amr._journal.keys import fingerprint
 from pandas_amr._journal.labels import read_labels
 from pandas_amr._journal.outcomes import (
     FailureEntry,
@@ -433,6 +434,11 @@ class Journal:
         is_known: bool = await self._store.execute_async(functools.partial(_has_base, base))
         return is_known
 
+    async def digest(self, base: bytes) -> bytes:
+        """Digest all answers under a base; empty if there are none."""
+        digest: bytes = await self._store.execute_async(functools.partial(_digest_answers, base))
+        return digest
+
     async def recall(
         self, keys: Sequence[bytes], run: int = 0, *, is_lasting: bool = False
     ) -> dict[bytes, str]:
@@ -641,6 +647,16 @@ def _end_run(
 def _has_base(base: bytes, database: sqlite3.Connection) -> bool:
     row = database.execute("SELECT 1 FROM bases WHERE base = ?", (base,)).fetchone()
     return row is not None
+
+
+def _digest_answers(base: bytes, database: sqlite3.Connection) -> bytes:
+    if not _has_base(base, database):
+        return b""  # most often: all answers need not be looked through
+    query = "SELECT key, checked FROM entries WHERE base = ? ORDER BY key"
+    answers = [
+        key + checked.to_bytes(4, "big") for key, checked in database.execute(query, (base,))
+    ]
+    return fingerprint(*answers) if answers else b""
 
 
 def _read_mark(

@@ -120,6 +120,19 @@ class UnitKeys:
             return tuple(default)
         return shard.positions
 
+    def find_repeated(self) -> frozenset[bytes]:
+        """Return the keys that several of the units have whose keys were asked for.
+
+        Such units were not told apart by what is shown of them: 1 and 1.0, or not at all.
+        """
+        if self._known is None:
+            return frozenset()
+        known = self._known[self._known.any(axis=1)]
+        numbers = np.ascontiguousarray(known).view(np.uint64).reshape(len(known), -1)
+        order = np.lexsort(numbers.T)
+        is_again = (numbers[order[1:]] == numbers[order[:-1]]).all(axis=1)
+        return frozenset(_as_bytes(known[order[1:][is_again]]))
+
     def digests_of(self, positions: Sequence[int]) -> list[bytes]:
         """Return the fingerprints of the units alone, whose keys were asked for."""
         assert self._digests is not None
@@ -274,6 +287,7 @@ class CachedMapper:
         self._units = units
         self._check = Check(mapper.kind, made=mapper.is_function)
         self._mark: tuple[int, int] | None = None
+        self._repeated: frozenset[bytes] = frozenset()
 
     @property
     def name(self) -> MapName:
@@ -326,7 +340,8 @@ class CachedMapper:
     async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[CachedFindings]:
         """Look many units up, in parts.
 
-        The rest is looked up again only if somebody else has written meanwhile.
+        The rest is looked up again only if somebody else has written meanwhile, or if it has equal
+        units, one of which may have been asked by then.
         """
         release_claim(asyncio.current_task())
         mark = await self.cache.mark()
@@ -335,6 +350,7 @@ class CachedMapper:
             keys = await run_off_loop(self.keys.of, part, size=len(part))
             yield await self._look_up(part, keys, part)
         self._mark = mark
+        self._repeated = await run_off_loop(self.keys.find_repeated, size=len(positions))
 
     async def find_unknown(self, shard: Shard) -> list[int]:
         """Return the units of a shard of which the journal has neither finding nor failure."""
@@ -521,10 +537,11 @@ class CachedMapper:
         keys: KeyByUnit,
         has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
     ) -> CachedFindings:
-        """Look up what somebody else may have written since all units were looked up."""
-        if not has_waited and await self.cache.mark() == self._mark:
-            return self._no_findings()
+        """Look up what may have been written since all units were looked up."""
         wanted = [keys[position] for position in positions]
+        is_asked_once = self._repeated.isdisjoint(wanted)
+        if not has_waited and is_asked_once and await self.cache.mark() == self._mark:
+            return self._no_findings()
         return await self._look_up(positions, wanted, shard.positions)
 
     async def _map_rest(

@@ -99,7 +99,6 @@ class Corrector:
         findings: what was found.
         state: takes warnings, and has the failures.
         shards: all shards of a first run, if keys are made by shard.
-        is_deduped: whether equal rows are one unit.
         has_journal: whether the run has a journal.
     """
 
@@ -107,7 +106,6 @@ class Corrector:
     findings: MapFindings
     state: State
     shards: Sequence[Shard]
-    is_deduped: bool
     has_journal: bool
 
     async def correct(self, corrections: Corrections) -> MapFindings:
@@ -155,10 +153,12 @@ class Corrector:
     ) -> Mapping[int, Correction | None]:
         """Give units of equal content the same correction, if the journal has one finding of both.
 
+        Those that are one unit have it already; 1 and 1.0 are two.
+
         Raises:
             UsageError: they are corrected in different ways.
         """
-        if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard or self.is_deduped:
+        if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
             return corrections
         asked: list[int] = self.findings.units.asked.tolist()
         keys: list[bytes] = await run_off_loop(mapper.keys.of, asked, size=len(asked))

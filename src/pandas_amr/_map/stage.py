@@ -93,8 +93,10 @@ class MapStage:
 
     Attributes:
         sample: likewise; None if all units are asked.
+        recalls_corrections: whether people may have said since what an earlier run's findings are.
     """
 
+    recalls_corrections = False
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
     _before: FoundBefore | None = None  # what was found before, once the journal was asked
     _open_rows = 0  # that are still to be mapped, by all maps
@@ -273,12 +275,11 @@ class MapStage:
         corrected: list[int] = units.tolist()
         return corrected
 
-    async def correct(self, corrections: Corrections, *, is_deduped: bool) -> None:
+    async def correct(self, corrections: Corrections) -> None:
         """Put what a person says in place of what was found, and keep it in the journal.
 
         Args:
             corrections: by the map's name and the unit's position; None takes one back.
-            is_deduped: whether equal rows are one unit.
 
         Raises:
             UsageError: rows of equal content are corrected in different ways; nothing is changed.
@@ -291,7 +292,6 @@ class MapStage:
             self.findings,
             self._state,
             shards,
-            is_deduped=is_deduped,
             has_journal=self._services.journal is not None,
         )
         self.findings = await corrector.correct(corrections)
@@ -367,7 +367,7 @@ class MapStage:
             return
         is_open = self._is_open(mapper.name)
         is_empty = self.findings.statuses[mapper.name] == EMPTY
-        is_wanted = is_open | is_empty | is_first
+        is_wanted = is_open | is_empty | (is_first or self.recalls_corrections)
         positions = self._units.asked[is_wanted].tolist()
         shards: Sequence[Shard] = ()
         if mapper.keys.by_shard:

@@ -58,6 +58,7 @@ class WrittenPart:
         token: names what belongs to it beside the rows.
         columns: the columns of each map's findings as the map calls them, in the order of the maps.
         counts: how many rows have which status.
+        corrections: a digest of what people had said in place of findings; empty if nothing.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class WrittenPart:
     token: str
     columns: Sequence[Sequence[str]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    corrections: str = ""
 
     @property
     def number(self) -> int:
@@ -114,6 +116,7 @@ class NewPart:
         table: its rows with their findings.
         statuses: the status of each of its input's rows, a column per map.
         failures: what failed; positions count from the beginning of the part.
+        corrections: a digest of what people had said in place of findings; empty if nothing.
     """
 
     number: int
@@ -124,6 +127,7 @@ class NewPart:
     failures: Sequence[Failure]
     columns: Sequence[Sequence[str]]
     counts: Mapping[str, int]
+    corrections: str = ""
 
 
 class OutFolder:
@@ -209,6 +213,7 @@ class OutFolder:
             secrets.token_hex(8),
             new.columns,
             new.counts,
+            new.corrections,
         )
         _write_table(part.status_path, new.statuses)
         if new.failures:
@@ -299,6 +304,7 @@ def _describe_part(part: WrittenPart) -> dict[str, Any]:
         "token": part.token,
         "columns": [list(names) for names in part.columns],
         "counts": dict(part.counts),
+        "corrections": part.corrections,
     }
 
 

@@ -15,10 +15,12 @@ from pandas_amr._context.recording import note_rows
 from pandas_amr._context.state import State
 from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings, none_from_journal
-from pandas_amr._findings.store import FOUND, FindingStore
+from pandas_amr._findings.store import CORRECTED, FOUND, FindingStore
 from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.keys import fingerprint
-from pandas_amr._map.mappers import describe_maps
+from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.cut import make_context
+from pandas_amr._map.mappers import describe_maps, make_mappers
 from pandas_amr._map.stage import MapStage, make_breaker
 from pandas_amr._plan.call import KEEP, finding_types
 from pandas_amr._records.engine import in_thread
@@ -69,6 +71,20 @@ def digest_question(spec: Spec, services: Services) -> str:
     return fingerprint(canonical_json(question).encode()).hex()
 
 
+async def digest_corrections(spec: Spec, services: Services) -> str:
+    """Digest what the journal has of people who said what findings are; empty if nothing."""
+    if services.journal is None:
+        return ""
+    units = await in_thread(make_read_units, spec)
+    asking = replace(services, caches=[])
+    digests: list[bytes] = []
+    for mapper in await in_thread(make_mappers, spec, asking, units, make_context(spec, units)):
+        if isinstance(mapper, CachedMapper):
+            cache = mapper.for_corrections().cache
+            digests.append(await cache.journal.digest(cache.base))
+    return fingerprint(*digests).hex() if any(digests) else ""
+
+
 def has_few_rows(parts: Sequence[InputPart]) -> bool:
     """Tell whether parts can be in memory side by side: together they are no larger than one."""
     rows = sum(part.rows for part in parts)
@@ -89,13 +105,16 @@ class PlacedPart:
         number: its place among all parts.
         offset: how many rows of the input come before it.
         input: its rows.
-        before: the same part as an earlier run has written it, with rows that failed.
+        before: the same part as an earlier run has written it: with rows that failed, or before
+            people said what findings are.
+        corrections: a digest of what people have said; empty if nothing.
     """
 
     number: int
     offset: int
     input: InputPart
     before: WrittenPart | None = None
+    corrections: str = ""
 
     @property
     def node(self) -> str:
@@ -190,6 +209,7 @@ class PartRun:
         stage = MapStage(
             self._spec, self._services, self.state, units, findings, breaker=self.breaker
         )
+        stage.recalls_corrections = True
         for name, store in stage.findings.stores.items():
             store.expect(self.schemas.get(name))
         return stage
@@ -208,9 +228,8 @@ class PartRun:
         of_units: dict[str | None, NDArray[np.object_]] = {}
         statuses = part.read_statuses().columns
         for name, column, own in zip(job.names, statuses, part.columns, strict=True):
-            status = _to_objects(column)[units.asked]
-            of_units[name] = np.where(status == "failed", SKIPPED, status)
-            found = units.asked[np.isin(status, FOUND)]
+            of_units[name] = self._reopen(_to_objects(column)[units.asked])
+            found = units.asked[np.isin(of_units[name], FOUND)]
             stores[name] = FindingStore(name, kinds[name])
             stores[name].add_named(found, table, own)
         return MapFindings(
@@ -220,6 +239,16 @@ class PartRun:
             none_from_journal(of_units),
             only_list_type(list(kinds.values())),
         )
+
+    def _reopen(self, statuses: NDArray[np.object_]) -> NDArray[np.object_]:
+        """Return statuses by which what failed is asked again.
+
+        What a person said is looked up in the journal anew: it may have been taken back.
+        """
+        is_open = statuses == "failed"
+        if self._services.journal is not None:
+            is_open |= statuses == CORRECTED
+        return np.where(is_open, SKIPPED, statuses)
 
     @property
     def _before(self) -> WrittenPart | None:
@@ -253,6 +282,7 @@ class PartRun:
             failures=failures,
             columns=columns,
             counts=dict(Counter(of_rows.tolist())),
+            corrections=placed.corrections,
         )
 
     def _with_known_columns(

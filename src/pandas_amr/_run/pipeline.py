@@ -382,7 +382,7 @@ class Pipeline:
         if self._override is not None:
             self.state.stage = CORRECTING
             corrections = self._override.corrections
-            await stage.correct(corrections, is_deduped=may_dedupe(self.spec))
+            await stage.correct(corrections)
             self.state.stage = "its map"
         await stage.recall()
         self.spec = replace(self.spec, has_corrections=stage.findings.has_corrections)

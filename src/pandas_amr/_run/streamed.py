@@ -18,6 +18,7 @@ from pandas_amr._run.part_rows import collect_part_rows
 from pandas_amr._run.part_run import (
     PartRun,
     PlacedPart,
+    digest_corrections,
     digest_question,
     has_few_rows,
     node_of_part,
@@ -28,7 +29,7 @@ from pandas_amr._run.streamed_outcome import make_streamed_result
 from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed, PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
 
@@ -54,6 +55,7 @@ class StreamedPipeline(Pipeline):
         self._breaker = Breaker()
         self._progress = PartsProgress(watch, self._source.rows, len(self.spec.job.names))
         self._schemas: dict[str | None, pa.Schema] = {}
+        self._corrections = ""
 
     async def carry_out(self) -> Result | Draft:
         """Plan, map what is not mapped yet part by part, and reduce over all parts."""
@@ -66,6 +68,7 @@ class StreamedPipeline(Pipeline):
             self.state.stage = PLANNING
             await self._plan()
             self._folder.question = await in_thread(digest_question, self.spec, self.services)
+            self._corrections = await digest_corrections(self.spec, self.services)
             self._warn_of_others()
             await self.issue_warnings()
             outcome = await self._map_and_reduce_parts()
@@ -76,9 +79,10 @@ class StreamedPipeline(Pipeline):
     async def _derive_plan(self) -> tuple[Plan, PlanWarning | None]:
         """Take the plan of an earlier run into the same folder, or ask the planner."""
         call = digest_call(self.spec.job)
-        stored = read_stored_plan(self._folder, call, self.spec.job)
-        if stored is not None:
-            return stored, None
+        if not self._asks_all_again:
+            stored = read_stored_plan(self._folder, call, self.spec.job)
+            if stored is not None:
+                return stored, None
         plan, warning = await super()._derive_plan()
         write_plan(self._folder, call, plan)
         return plan, warning
@@ -137,8 +141,7 @@ class StreamedPipeline(Pipeline):
 
     async def _read_parts(self) -> Any:
         """Read one part after the other, each with its number."""
-        same = self._folder.same
-        done = {key: part.rows for key, part in same.items() if not part.failed}
+        done = {key: part.rows for key, part in self._same.items() if self._is_done(part)}
         parts: Iterator[InputPart] = self._source.parts(done)
         number = 0
         while not self.state.halted:
@@ -147,6 +150,23 @@ class StreamedPipeline(Pipeline):
                 return
             yield number, input_part
             number += 1
+
+    @property
+    def _asks_all_again(self) -> bool:
+        """Whether the user wants nothing of earlier runs to be used."""
+        journal = self.services.journal
+        return journal is not None and journal.refresh
+
+    @property
+    def _same(self) -> Mapping[str, WrittenPart]:
+        """The parts of earlier runs that were asked the same; none if all is asked again."""
+        return {} if self._asks_all_again else self._folder.same
+
+    def _is_done(self, part: WrittenPart) -> bool:
+        """Tell whether nothing is left to do for a part of an earlier run."""
+        if self.services.journal is not None and part.corrections != self._corrections:
+            return False
+        return not part.failed
 
     async def _wait_for_room(self, input_part: InputPart) -> None:
         """Wait until a part can be mapped beside those that are under way.
@@ -189,11 +209,11 @@ class StreamedPipeline(Pipeline):
 
     def _begin(self, number: int, input_part: InputPart, offset: int) -> None:
         """Begin to map a part."""
-        before = self._folder.same.get(input_part.key)
+        before = self._same.get(input_part.key)
         run = PartRun(
             self.spec,
             self.services,
-            PlacedPart(number, offset, input_part, before),
+            PlacedPart(number, offset, input_part, before, self._corrections),
             watch=self._progress.begin(number, input_part.rows),
             earlier=self._breaker,
             schemas=self._schemas,
@@ -247,11 +267,11 @@ class StreamedPipeline(Pipeline):
 
     async def _keep(self, number: int, input_part: InputPart) -> None:
         """Take a part over that an earlier run has made."""
-        rows = self._folder.same[input_part.key].rows
+        earlier = self._same[input_part.key]
         name = node_of_part(number)
-        with self.services.trace.node("recalled", id=name, units=rows) as node:
+        with self.services.trace.node("recalled", id=name, units=earlier.rows) as node:
             node.form = "result"
-            part = await in_thread(self._folder.keep, self._folder.same[input_part.key], number)
+            part = await in_thread(self._folder.keep, earlier, number)
         self._parts[number] = part
         self._progress.skip(part.rows, part.counts)
 

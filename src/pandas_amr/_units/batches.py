@@ -216,6 +216,7 @@ class FileSource:
     """
 
     def __init__(self, dataset: ds.FileSystemDataset, *, joins: bool = False) -> None:
+        self._has_own_schema = not joins
         self._fragments: list[Any] = list(dataset.get_fragments())
         self._names = _short_names([fragment.path for fragment in self._fragments])
         self._scanned = dataset.schema.remove_metadata()
@@ -253,8 +254,14 @@ class FileSource:
     def _parts_of(
         self, fragment: object, name: str, done: Mapping[str, int]
     ) -> Iterator[InputPart]:
-        identity = _identify_file(fragment, name)
+        identity = self._identify(fragment, name)
         start = 0
+        if identity is None:
+            for table in cut_tables(_explained(self._tables_of(fragment), name)):
+                key = _make_key(name, start, _digest_table(table))
+                yield InputPart(key, name, table.num_rows, None if key in done else table)
+                start += table.num_rows
+            return
         while (key := _make_key(*identity, start)) in done:
             yield InputPart(key, name, done[key], None)
             start += done[key]
@@ -266,6 +273,40 @@ class FileSource:
             rows = None if key in done else table
             yield InputPart(key, name, table.num_rows, rows)
             start += table.num_rows
+
+    def _identify(self, fragment: Any, name: str) -> tuple[Any, ...] | None:
+        """Return what tells a file from others, and from itself if it is written or read anew.
+
+        None if only its rows do: its file system tells no time, or it has options of the user's by
+        which its text is read.
+        """
+        info = fragment.filesystem.get_file_info(fragment.path)
+        is_binary = isinstance(fragment.format, ds.ParquetFileFormat | ds.IpcFileFormat)
+        if info.mtime_ns is None or (self._has_own_schema and not is_binary):
+            return None
+        groups = None
+        if isinstance(fragment, ds.ParquetFileFragment):
+            groups = [group.id for group in fragment.row_groups]
+        identity = (name, info.size, info.mtime_ns, groups)
+        reading = self._describe_reading(fragment, name)
+        return (*identity, reading) if any(reading) else identity
+
+    def _describe_reading(self, fragment: Any, name: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Describe what a part holds that its file does not say.
+
+        That are values of a partition that its name does not show, and columns that the user's
+        schema leaves out or reads as another type.
+        """
+        shown = {folder.partition("=")[0] for folder in name.split("/")[:-1]}
+        values = ds.get_partition_keys(fragment.partition_expression)
+        hidden = {key: repr(value) for key, value in values.items() if key not in shown}
+        changed: dict[str, str] = {}
+        for field in fragment.physical_schema if self._has_own_schema else ():
+            index = self._scanned.get_field_index(field.name)
+            read_as = None if index < 0 else self._scanned.field(index).type
+            if read_as != field.type:
+                changed[field.name] = str(read_as)
+        return hidden, changed
 
     def _rows_of(self, fragment: object) -> int | None:
         if not isinstance(fragment, ds.ParquetFileFragment):
@@ -365,15 +406,6 @@ def _short_names(paths: Sequence[str]) -> list[str]:
     folders = [os.path.dirname(path) or "." for path in paths]  # noqa: PTH120
     base = os.path.commonpath(folders)
     return [Path(os.path.relpath(path, base)).as_posix() for path in paths]
-
-
-def _identify_file(fragment: Any, name: str) -> tuple[Any, ...]:
-    """Return what tells a file from others, and from itself if it is written anew."""
-    info = fragment.filesystem.get_file_info(fragment.path)
-    groups = None
-    if isinstance(fragment, ds.ParquetFileFragment):
-        groups = [group.id for group in fragment.row_groups]
-    return (name, info.size, info.mtime_ns, groups)
 
 
 def _make_key(*identity: Any) -> str:
