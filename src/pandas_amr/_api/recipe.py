@@ -48,6 +48,7 @@ from pandas_amr._records.counts import counted
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
 from pandas_amr._result.result import Result
@@ -194,7 +195,9 @@ class Recipe(CopiedHere, Pipeline):
             UsageError: it is neither.
         """
         if not isinstance(what, Recipe) and not callable(what):
-            raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
+            raise UsageError(
+                f"then takes a recipe or a function of a frame, not {show_refused(what)}."
+            )
         return self._with(Stage("then", {"what": what}))
 
     def __call__(self, frame: Frame, /, **settings: Any) -> Result:
