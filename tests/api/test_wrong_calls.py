@@ -242,6 +242,11 @@ WRONG = {
         r"lm= takes a model's name, and this looks like a key: amr\.LM\(\"model-name\", api_key=",
     ),
     "a key as a model's name": (lambda lm: amr.LM(KEY), amr.UsageError, "this looks like a key"),
+    "a confirmation without an argument": (
+        lambda lm: amr.Budget(confirm=lambda: True),
+        amr.UsageError,
+        r"confirm=...\) takes a function of an Estimate; this one does not take exactly one argument",
+    ),
     "parallelism as a text": (lambda lm: amr.LM("m", max_parallelism="8"), amr.UsageError, "at least 1, not '8'"),
     "a field of a plan that is set": (
         lambda lm: setattr(amr.Plan(), "shard_size", 5),
