@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.pickles import CopiedHere, can_pickle_by_value, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._types.json_text import unsendable
@@ -370,8 +371,10 @@ def _check_list(tools: Any) -> None:
         UsageError: it is a single tool, a text or a dict.
     """
     is_single = isinstance(tools, str | bytes | Tool | PythonREPLTool)
-    if is_single or not isinstance(tools, typing.Iterable):
-        raise UsageError(f"tools= takes a list of tools, not {tools!r}.{_advise_tools(tools)}")
+    is_array = hasattr(type(tools), "__array__")  # its values are no tools, but cells
+    if is_single or is_array or not isinstance(tools, typing.Iterable):
+        shown = show_refused(tools)
+        raise UsageError(f"tools= takes a list of tools, not {shown}.{_advise_tools(tools)}")
     if isinstance(tools, Mapping):
         raise UsageError("tools= takes a list of tools, not a dict: tools=[*tools.values()].")
 

@@ -53,6 +53,69 @@ def recipe() -> amr.Recipe:
     return amr.Recipe().filter("even").map("the number", finding=NUMBER, plan={"shard_size": 2}).reduce({"n": "sum"})
 
 
+LATER_MISTAKES = {
+    "a column that is not there": (
+        amr.Recipe().filter("Keep it?").map("Read.", finding={"n": int}, columns=["txt"]),
+        "No column 'txt'. Did you mean 'text'?",
+    ),
+    "a finding named like a column": (
+        amr.Recipe().filter("Keep?").map("Read.", finding={"text": str}),
+        "'text' would hide",
+    ),
+    "a finding found before": (
+        amr.Recipe().map("Read.", finding={"n": int}).filter("Keep?").map("Again.", finding={"n": int}),
+        "The finding 'n' would hide",
+    ),
+    "the status found before": (
+        amr.Recipe()
+        .map("Read.", finding={"n": int}, plan={"status": True})
+        .map("Again.", finding={"m": int}, plan={"status": True}),
+        "a column 'amr_status' beside the one",
+    ),
+    "a field that nobody finds": (
+        amr.Recipe().map("Read.", finding={"n": int}).reduce({"m": "mean"}),
+        "reduce= names 'm'",
+    ),
+    "groups of none": (
+        amr.Recipe().map("Read.", finding={"n": int}).reduce({"n": "mean"}, by="shop"),
+        "by= names 'shop'",
+    ),
+    "a mean of choices": (
+        amr.Recipe().map("Read.", finding={"kind": ["a", "b"]}).reduce({"kind": "mean"}),
+        "'mean' takes numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.iloc[:0]], ids=["rows", "no rows"])
+@pytest.mark.parametrize(("recipe", "said"), LATER_MISTAKES.values(), ids=LATER_MISTAKES.keys())
+def test_a_mistake_in_a_later_stage_is_told_before_anything_is_sent(recipe, said, rows, refusing):
+    with pytest.raises(amr.UsageError) as caught:
+        recipe(rows, lm=refusing.lm(), journal=False)
+    assert said in str(caught.value)
+    assert not isinstance(caught.value, amr.RunStopped)
+
+
+def test_a_stage_that_nobody_can_foresee_is_left_to_the_run():
+    halves = (
+        amr.Recipe().filter(lambda shard: shard.index % 2 == 0).reduce({"n": "sum"}, by=pd.Series([0, 1], index=[0, 2]))
+    )
+    assert halves(pd.DataFrame({"n": [1, 2, 3, 4]})).output["n"].tolist() == [1, 3]
+    made = amr.Recipe().map(lambda shard: [{"n": 1}] * len(shard)).reduce({"n": "sum"})
+    assert made(ROWS).output["n"] == len(ROWS)
+    changed = (
+        amr.Recipe()
+        .map(len_of, finding={"n": int})
+        .then(lambda frame: frame.rename(columns={"n": "m"}))
+        .reduce({"m": "sum"})
+    )
+    assert changed(ROWS).output["m"] == ROWS["text"].str.len().sum()
+
+
+def len_of(shard: pd.DataFrame) -> list[int]:
+    return [len(text) for text in shard["text"]]
+
+
 def test_a_recipe_gives_what_the_verbs_in_a_row_give_on_any_frame():
     with ScriptedServer(provider) as server:
         for frame in (ROWS, ROWS.head(5), ROWS.iloc[::-1]):

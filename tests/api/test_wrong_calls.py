@@ -12,12 +12,17 @@ import pandas_amr as amr
 from pandas_amr._records.suggest import did_you_mean
 
 DF = pd.DataFrame({"title": ["a", "b"], "text": ["x", "y"]})
+KEY = "sk-not-a-key-but-like-one"
 DOUBLED = pd.DataFrame([["a", "b"]], columns=["text", "text"])
 
 
 class Node(BaseModel):
     name: str
     children: list[Node]
+
+
+class Unfinished(BaseModel):
+    later: Later  # noqa: F821 (nobody defines it)
 
 
 WRONG = {
@@ -199,7 +204,62 @@ WRONG = {
     "tools that are none": (lambda lm: DF.amr.map("Read.", tools=5, lm=lm), amr.UsageError, "tools= takes"),
     "a tool without words": (lambda lm: DF.amr.map("Read.", tools=[lambda x: x], lm=lm), amr.UsageError, "tool's name"),
     "a model of no kind": (lambda lm: DF.amr.map("Read.", lm=5), amr.UsageError, "lm= takes"),
+    "a status column that is there": (
+        lambda lm: DF.assign(amr_status=1).amr.map("Read.", plan={"status": True}, lm=lm),
+        amr.ColumnError,
+        "a column 'amr_status' beside the one .* name the new ones: plan={'status': ",
+    ),
+    "a finding named like a status column": (
+        lambda lm: DF.amr.map("Read.", finding={"amr_status": str}, plan={"status": True}, lm=lm),
+        amr.ColumnError,
+        "a column 'amr_status' beside the one that plan={'status': True} adds",
+    ),
+    "groups of what is a level of the index and a finding": (
+        lambda lm: DF.set_index("title").amr.map_reduce(
+            map="Read.", finding={"title": str, "n": int}, reduce={"n": "sum"}, by="title", lm=lm
+        ),
+        amr.ColumnError,
+        "by= names 'title', which is a level of the index and a finding",
+    ),
+    "a column that is the index": (
+        lambda lm: DF.set_index("title").amr.map("Read.", columns=["title", "text"], lm=lm),
+        amr.ColumnError,
+        r"No column 'title'\. The index has it: df\.reset_index\('title'\)",
+    ),
+    "a type that is not known where a model is defined": (
+        lambda lm: DF.amr.map("Read.", finding=Unfinished, lm=lm),
+        amr.UsageError,
+        r"The type 'Later' is not known where its model is defined.*model_rebuild\(\)",
+    ),
+    "an output of a dict of types": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce="Sum up.", output={"n": int}, lm=lm),
+        amr.UsageError,
+        "output= takes .* For several fields: a pydantic model",
+    ),
+    "a key in the place of a model": (
+        lambda lm: DF.amr.map("Read.", lm=KEY),
+        amr.UsageError,
+        r"lm= takes a model's name, and this looks like a key: amr\.LM\(\"model-name\", api_key=",
+    ),
+    "a key as a model's name": (lambda lm: amr.LM(KEY), amr.UsageError, "this looks like a key"),
+    "a confirmation without an argument": (
+        lambda lm: amr.Budget(confirm=lambda: True),
+        amr.UsageError,
+        r"confirm=...\) takes a function of an Estimate; this one does not take exactly one argument",
+    ),
+    "parallelism as a text": (lambda lm: amr.LM("m", max_parallelism="8"), amr.UsageError, "at least 1, not '8'"),
+    "a field of a plan that is set": (
+        lambda lm: setattr(amr.Plan(), "shard_size", 5),
+        amr.PlanError,
+        r"A plan is frozen: plan\.replace\(shard_size=",
+    ),
 }
+CELL = "what a customer wrote"
+ROWS = pd.DataFrame({"text": [CELL, CELL]})
+TAKES_NO_FRAME = (
+    *("map", "reduce", "finding", "output", "columns", "axis", "out", "tools", "plan", "lm"),
+    *("max_parallelism", "max_steps", "errors", "budget", "journal", "progress", "trace", "on_event", "engine"),
+)
 
 
 HOLDS_ITSELF: dict[str, object] = {}
@@ -257,6 +317,33 @@ def test_a_wrong_call_is_told_what_would_be_right_and_nothing_is_sent(call, erro
     with pytest.raises(error, match=said) as caught:
         call(refusing.lm())
     assert error is TypeError or isinstance(caught.value, amr.AMRError)
+
+
+@pytest.mark.parametrize("what", [ROWS, ROWS["text"], ROWS["text"].to_numpy()], ids=["frame", "series", "array"])
+@pytest.mark.parametrize("name", TAKES_NO_FRAME)
+def test_a_frame_in_the_place_of_an_option_is_refused_without_its_cells(name, what, refusing):
+    if name == "columns" and isinstance(what, pd.DataFrame):
+        return  # its columns are labels
+    given = {"map": "Read.", "finding": {"n": int}, "reduce": {"n": "sum"}, "lm": refusing.lm()}
+    with pytest.raises(amr.AMRError) as caught:
+        ROWS.amr.map_reduce(**(given | {name: what}))
+    assert CELL not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lm", "max_parallelism", "errors", "budget", "journal", "redact", "trace", "offline"])
+def test_a_frame_in_the_place_of_a_setting_is_refused_without_its_cells(name):
+    with pytest.raises(amr.UsageError) as caught, amr.settings(**{name: ROWS}):
+        pass
+    assert CELL not in str(caught.value)
+
+
+def test_a_key_that_is_taken_for_a_model_is_not_repeated():
+    for call in (lambda: DF.amr.map("Read.", lm=KEY), lambda: amr.LM(KEY), lambda: amr.configure(lm=KEY)):
+        with pytest.raises(amr.UsageError) as caught:
+            call()
+        assert KEY not in str(caught.value)
+    assert amr.LM("sk-7b").model == "sk-7b"
 
 
 def test_a_plan_s_file_that_is_no_text_is_told_and_a_mark_before_the_text_is_none_of_it(tmp_path, refusing):

@@ -120,7 +120,8 @@ def test_a_loaded_result_is_scored_too(tmp_path):
         ({"kind": TRUTH[:5]}, "one label per row: 90"),
         (pd.Series(TRUTH, name="kind"), "no row of the frame"),
         (pd.DataFrame({"mood": TRUTH}), "these name none"),
-        (TRUTH, "not None"),
+        (TRUTH, r"named like one of the findings \(.*'kind'.*\), not a list without a name"),
+        (pd.Series(TRUTH), "not a Series without a name"),
     ],
 )
 def test_labels_that_fit_no_finding_say_what_would(labels, reason):

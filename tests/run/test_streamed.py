@@ -200,6 +200,19 @@ def mapped_again(files, out, **options) -> list[str]:
     return counted
 
 
+def test_a_folder_that_one_run_wrote_is_read_by_the_next(files, tmp_path):
+    assert len(mapped_again(files, tmp_path / "first")) == 12
+    doubled = amr.map(
+        str(tmp_path / "first"),
+        lambda shard: [{"doubled": 2 * length} for length in shard["length"]],
+        journal=False,
+        out=tmp_path / "second",
+    )
+    table = doubled.to_table(columns=["length", "doubled"]).to_pydict()
+    assert table["doubled"] == [2 * length for length in table["length"]]
+    assert len(table["doubled"]) == 12
+
+
 def test_the_same_call_again_maps_nothing_and_a_file_written_anew_alone(files, tmp_path):
     out = tmp_path / "out"
     assert len(mapped_again(files, out)) == 12

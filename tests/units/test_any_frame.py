@@ -13,6 +13,7 @@ import json
 import uuid
 import weakref
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -595,7 +596,11 @@ REFUSED = {
     "a number": (lambda: 3, "not int"),
     "None": (lambda: None, "not NoneType"),
     "a class": (lambda: pd.DataFrame, "not type"),
-    "a text": (lambda: "in/*.txt", r"One text is one row: \[text\]. Files are read by amr.read_files"),
+    "a text": (
+        lambda: "in/*.txt",
+        r"One text is one row: \[text\]. A table is read by pandas .* documents by amr.read_files",
+    ),
+    "a path": (lambda: Path("in.csv"), r"not PosixPath\. A table is read by pandas \(pd\.read_csv\(path\)\)"),
     "bytes": (lambda: b"x", "One text is one row"),
     "a set": (lambda: {"a"}, r"not set. Pass list\(x\)"),
     "a view": (lambda: {"a": 1}.values(), r"not dict_values. Pass list\(x\)"),

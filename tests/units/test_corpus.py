@@ -32,6 +32,21 @@ def test_this_package_s_own_source_is_a_frame():
     assert own["size"] == (SOURCE / "_units" / "corpus.py").stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda: amr.from_documents(pd.DataFrame({"text": ["a"]})), "a list or a dict of documents, not DataFrame"),
+        (lambda: amr.read_text("a b", chunk_tokens="5"), r"chunk_tokens=...\) takes a whole number from 1, not '5'"),
+        (lambda: amr.read_text("a b", chunk_tokens=0), r"chunk_tokens=...\) takes a whole number from 1, not 0"),
+        (lambda: amr.read_text("a b", overlap=-1), r"overlap=...\) takes a whole number from 0, not -1"),
+        (lambda: amr.read_text("a b", chunk_tokens=5, overlap=5), "overlap= must be below chunk_tokens="),
+    ],
+)
+def test_what_makes_no_frame_of_texts_is_told(call, reason):
+    with pytest.raises(amr.UsageError, match=reason):
+        call()
+
+
 @pytest.fixture
 def hostile(tmp_path):
     (tmp_path / "good.txt").write_text("good", encoding="utf-8")
@@ -302,7 +317,7 @@ def test_chunks_overlap_by_a_fifth_and_at_most_a_hundred_tokens_unless_told():
     for size, overlap in {1: 0, 4: 0, 50: 10, 499: 99, 500: 100, 1000: 100}.items():
         by_default = amr.read_text(text, chunk_tokens=size)
         pd.testing.assert_frame_equal(by_default, amr.read_text(text, chunk_tokens=size, overlap=overlap))
-    with pytest.raises(amr.UsageError, match="below chunk_tokens"):
+    with pytest.raises(amr.UsageError, match="takes a whole number from 1, not 0"):
         amr.read_text("x", chunk_tokens=0)
 
 

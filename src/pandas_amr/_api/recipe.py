@@ -13,6 +13,7 @@ import pandas as pd
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
+from pandas_amr._api.recipe_columns import columns_after
 from pandas_amr._api.recipe_graph import draw_recipe
 from pandas_amr._api.recipe_result import (
     Reached,
@@ -48,6 +49,7 @@ from pandas_amr._records.counts import counted
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
 from pandas_amr._result.result import Result
@@ -194,7 +196,9 @@ class Recipe(CopiedHere, Pipeline):
             UsageError: it is neither.
         """
         if not isinstance(what, Recipe) and not callable(what):
-            raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
+            raise UsageError(
+                f"then takes a recipe or a function of a frame, not {show_refused(what)}."
+            )
         return self._with(Stage("then", {"what": what}))
 
     def __call__(self, frame: Frame, /, **settings: Any) -> Result:
@@ -252,8 +256,30 @@ class Recipe(CopiedHere, Pipeline):
         first = self._stages[0]
         if first.verb != "then":  # what is wrong with it is told before anything runs
             prepared(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
+            self._check_columns(frame)
         self.check_planning(lms, known)  # of the later stages, too
         return self._make_run(frame, known, lms)
+
+    def _check_columns(self, frame: pd.DataFrame) -> None:
+        """Refuse stages that do not fit the columns before them, as far as these are known.
+
+        Raises:
+            UsageError: there is one; nothing was sent.
+        """
+        before: pd.DataFrame | None = frame
+        is_filtered = False
+        for stage in self._stages:
+            by = stage.given.get("by")
+            depends_on_rows = is_filtered and by is not None and not isinstance(by, str)
+            if before is None or stage.verb == "then" or depends_on_rows:
+                return
+            job = check(Call(verb=stage.verb, frame=before, **stage.given))
+            if stage.verb == "map":
+                before = columns_after(job)
+            elif stage.verb == "filter":
+                is_filtered = True
+            else:
+                return
 
     def _make_run(
         self, frame: pd.DataFrame, settings: Settings, lms: Mapping[Phase, LM]

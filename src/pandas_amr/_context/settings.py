@@ -23,12 +23,13 @@ from pandas_amr._records.otel import check_telemetry
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.pickles import CopiedHere, pack, refuse_pickling, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.transcript import TraceLevel
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import ArgumentError, UsageError
-from pandas_amr.models.base import LM, is_client, refuse_clients
+from pandas_amr.models.base import LM, is_client, refuse_clients, refuse_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -414,7 +415,8 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
             if name in {"journal", "lease"} and isinstance(value, str):
                 suggestion = suggest_switch(value, name)
             raise UsageError(
-                f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.{suggestion}"
+                f"{caller}({name}=...) takes {_WANTED[name]}, "
+                f"not {show_refused(value)}.{suggestion}"
             )
 
 
@@ -499,8 +501,9 @@ def check_lm(given: object, where: str = "lm=") -> None:
     if not isinstance(given, str) or not given:
         raise UsageError(
             f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, '
-            f"not {given!r}.{_advise_lm(given)}"
+            f"not {show_refused(given)}.{_advise_lm(given)}"
         )
+    refuse_key(given, where)
     if given != LOCAL and closest_name(given, [LOCAL], least=LIKE_LOCAL) is not None:
         raise UsageError(f"{where} names the model {given!r}. Did you mean {LOCAL!r}?")
 

@@ -99,7 +99,7 @@ def resolve_lm(given: Any) -> LM:
         UsageError: it means none.
     """
     named = given if given is not None else os.environ.get("AMR_MODEL")
-    if named is None or named == "":
+    if named is None or (isinstance(named, str) and not named):
         raise UsageError(NO_MODEL)
     check_lm(named)
     if isinstance(named, LM):

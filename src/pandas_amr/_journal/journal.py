@@ -66,6 +66,7 @@ from pandas_amr._records.counts import counted
 from pandas_amr._records.forgetting import let_go_of_rows
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
@@ -771,7 +772,8 @@ def open_journal(given: object, *, by_default: bool) -> Journal | None:
             return None
         case True | None:
             return _default_journal(is_required=given is True, by_default=by_default)
-    raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {given!r}.")
+    shown = show_refused(given)
+    raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {shown}.")
 
 
 def suggest_switch(text: str, argument: str = "journal") -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import pandas as pd
 
 from pandas_amr._agent.agent import Agent
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import UsageError
 
@@ -139,7 +140,7 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
             suggestion = _suggest(name, function, grouped=grouped)
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, "
-                f"not {function!r}.{suggestion}"
+                f"not {show_refused(function)}.{suggestion}"
             )
         if isinstance(wanted, list) and is_tabular(function):
             raise UsageError(

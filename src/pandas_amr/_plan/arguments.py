@@ -15,6 +15,7 @@ from pandas_amr._plan.output_fit import SCALARS
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import as_finding, as_output, is_record
 from pandas_amr._records.listeners import check_listener
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.transcript import TraceLevel
 from pandas_amr._records.usage import Budget
@@ -236,17 +237,18 @@ def _list_open_fields(
 def _check_options(call: Call) -> None:
     """Check the arguments that depend on no other."""
     if call.task is not None and not _is_sentence(call.task):
-        raise UsageError(f"task= takes a sentence, not {call.task!r}.")
+        raise UsageError(f"task= takes a sentence, not {show_refused(call.task)}.")
     _check_counts(call)
     for name, choices in (("errors", get_args(Errors)), ("trace", get_args(TraceLevel))):
         if getattr(call, name) is not None:
             _check_choice(name, getattr(call, name), choices)
     if call.budget is not None and not isinstance(call.budget, Budget):
         raise UsageError(
-            f"budget= takes amr.Budget(money=, tokens=, calls=, seconds=), not {call.budget!r}."
+            "budget= takes amr.Budget(money=, tokens=, calls=, seconds=), "
+            f"not {show_refused(call.budget)}."
         )
     if call.progress is not None and not isinstance(call.progress, bool):
-        raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
+        raise UsageError(f"progress= takes True or False, not {show_refused(call.progress)}.")
     if call.on_event is not None:
         check_listener(call.on_event, "on_event=")
 
@@ -255,7 +257,7 @@ def _check_counts(call: Call) -> None:
     for name in ("max_parallelism", "max_steps"):
         value = getattr(call, name)
         if value is not None and not _is_positive(value):
-            raise UsageError(f"{name}= takes a whole number from 1, not {value!r}.")
+            raise UsageError(f"{name}= takes a whole number from 1, not {show_refused(value)}.")
 
 
 def _is_sentence(value: object) -> bool:
@@ -272,7 +274,7 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     *first, last = [f'"{choice}"' for choice in choices]
     texts = f"{', '.join(first)} or {last}"
     suggestion = did_you_mean(value, choices, synonyms=CHOICE_SYNONYMS.get(name))
-    raise UsageError(f"{name}= takes {texts}, not {value!r}.{suggestion}")
+    raise UsageError(f"{name}= takes {texts}, not {show_refused(value)}.{suggestion}")
 
 
 def _as_map(call: Call) -> Call:
@@ -281,7 +283,7 @@ def _as_map(call: Call) -> Call:
     if not (isinstance(criterion, Agent) or callable(criterion) or is_instruction(criterion)):
         raise UsageError(
             "filter takes a criterion: a text, an Agent, or a function of a shard's frame, "
-            f"not {criterion!r}."
+            f"not {show_refused(criterion)}."
         )
     if not isinstance(criterion, str | Agent):
         check_function(criterion, "filter", "the rows of a shard", "shard")
@@ -335,7 +337,8 @@ def _maps_of(value: Any) -> _Maps:
         check_function(value, "map=", "the rows of a shard", "shard")
         return _Maps(functions={None: value})
     raise UsageError(
-        f"map= takes a text, a function, an Agent, or a dict of them by name, not {value!r}."
+        "map= takes a text, a function, an Agent, or a dict of them by name, "
+        f"not {show_refused(value)}."
     )
 
 
@@ -353,7 +356,9 @@ def _read_named_maps(value: Mapping[Any, Any]) -> _Maps:
             check_function(part, f"map[{name!r}]", "the rows of a shard", "shard")
             functions[name] = part
         else:
-            raise UsageError(f"map[{name!r}] takes a name, and a text or a function, not {part!r}.")
+            raise UsageError(
+                f"map[{name!r}] takes a name, and a text or a function, not {show_refused(part)}."
+            )
     return _Maps(tuple(value), functions, agents, instructions or None)
 
 
@@ -456,7 +461,8 @@ def _read_reduce(value: object, fixed: dict[str, Any], *, grouped: bool) -> _Red
         _replace_reduce(fixed, {})
         return _Reduce(function=value)
     raise UsageError(
-        f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {value!r}."
+        "reduce= takes a text, a function, an Agent, or a dict of aggregations, "
+        f"not {show_refused(value)}."
     )
 
 

@@ -76,6 +76,7 @@ def check_names(job: Job, plan: Plan) -> None:
     # A map alone has no reduce to check; a function may find columns that only the run can tell.
     is_complete = job.reduces and len(types) == len(kinds)
     _check_reduced(job, labels | fields if is_complete else None)
+    _refuse_ambiguous_keys(job, fields)
     _check_planned(plan, fields, frame, is_complete=is_complete)
     _check_group_columns(job, plan)
     if job.reduces:
@@ -98,7 +99,8 @@ def _check_new_columns(job: Job, plan: Plan, types: Sequence[FindingType]) -> se
     Returns:
         The columns that the findings add, those of records among them.
     """
-    of_units: list[Any] = list(plan.status_columns or ())
+    status: list[Any] = list(plan.status_columns or ())
+    of_units: list[Any] = []
     of_records: list[Any] = []
     for kind in types:
         of_units += kind.all_columns
@@ -106,6 +108,12 @@ def _check_new_columns(job: Job, plan: Plan, types: Sequence[FindingType]) -> se
         if plan.merge:
             choose_merge_rules(kind.model, plan.merge)  # raises if a rule does not fit a field
     labels = set(job.frame.columns.get_level_values(0))
+    for name in status:
+        if name in labels or name in of_units:
+            raise ColumnError(
+                f"There is a column {name!r} beside the one that plan={{'status': True}} adds; "
+                "rename yours, or name the new ones: plan={'status': ('its_status', 'its_reason')}."
+            )
     for name in [*of_units, *of_records]:
         if name in labels:
             raise ColumnError(
@@ -113,7 +121,7 @@ def _check_new_columns(job: Job, plan: Plan, types: Sequence[FindingType]) -> se
             )
         if of_units.count(name) > 1:
             raise ColumnError(f"Two maps find {name!r}; rename one of them.")
-    return {*of_units, *of_records}
+    return {*status, *of_units, *of_records}
 
 
 def _check_reduced(job: Job, labels: set[Any] | None) -> None:
@@ -129,6 +137,20 @@ def _check_reduced(job: Job, labels: set[Any] | None) -> None:
     for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:
             column(job.frame.iloc[:0], label)  # raises if the label stands for several columns
+
+
+def _refuse_ambiguous_keys(job: Job, fields: set[Any]) -> None:
+    """Refuse to group by a name that a level of the index has, and a finding.
+
+    Raises:
+        ColumnError: there is one.
+    """
+    for label in job.by.labels if job.by is not None else ():
+        if label in fields and label in job.frame.index.names:
+            raise ColumnError(
+                f"by= names {label!r}, which is a level of the index and a finding; "
+                "rename one of them."
+            )
 
 
 def _refuse_missing(argument: str, missing: Sequence[Any], labels: set[Any]) -> None:

@@ -34,6 +34,7 @@ from pandas_amr._records.html import details, element, named_values, root, text_
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import closest_name
 from pandas_amr._records.terminal import escape_unprintable
 from pandas_amr._types.constraints import find_lost_checks
@@ -218,6 +219,11 @@ class Plan(BaseModel):
     left_out: list[str] | None = None
 
     _binding: PlanBinding | None = PrivateAttr(None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).model_fields:  # pydantic would not say what to do
+            raise PlanError(f"A plan is frozen: plan.replace({name}=...) gives another one.")
+        super().__setattr__(name, value)
 
     @model_validator(mode="before")
     @classmethod
@@ -526,19 +532,22 @@ def read_plan(value: object) -> Plan:
         PlanError: it is none of these, or the fields do not fit.
     """
     match value:
-        case None | "auto":
-            return Plan()
         case Plan():
             return value
         case dict():
             return make_plan(value)
+        case None:
+            return Plan()
+        case str() if value == "auto":
+            return Plan()
         case str() if value.lstrip().startswith("{"):
             return make_plan(_decode(value, "plan="))
         case str() if closest_name(value, ["auto"]) is not None and not Path(value).exists():
             raise PlanError(f"plan={value!r} is not a file. Did you mean 'auto'?")
         case str() | Path():
             return make_plan(_decode(_read_file(value), str(value)))
-    raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {value!r}.')
+    shown = show_refused(value)
+    raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {shown}.')
 
 
 def _read_file(path: str | Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.from_schema import bounded_type_from_schema, type_from_schema
 from pandas_amr._types.record import is_type, model_of_fields, record_type
@@ -28,6 +29,7 @@ from pandas_amr._units.by import By, describe_key, is_code
 from pandas_amr.errors import PlanError, UsageError
 
 CACHED_RECORDS = 64
+SURELY_A_TYPE = 0.75  # "sentiment" is 0.6 like "time", and is the name of a field
 SECONDS_OF = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 DURATION_PART = re.compile(r"(\d+)\s*([wdhms])", re.IGNORECASE)
 DURATION = re.compile(rf"({DURATION_PART.pattern}\s*)+", re.IGNORECASE)
@@ -60,7 +62,7 @@ def as_finding(value: Any) -> Any:
         return _record_of(value)
     raise UsageError(
         "finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, "
-        f"a dict of types, or nothing, not {value!r}.{_advise_finding(value)}"
+        f"a dict of types, or nothing, not {show_refused(value)}.{_advise_finding(value)}"
     )
 
 
@@ -84,11 +86,11 @@ def _advise_finding(value: object) -> str:
     if isinstance(value, BaseModel):
         return f" Did you mean the class: finding={type(value).__name__}?"
     if isinstance(value, str):
-        meant = type_of_name(value)
+        meant = type_of_name(value, least=SURELY_A_TYPE)
         if meant is not None:
             return f" For one field of this type: finding={{'value': {meant}}}."
         return f" For one field of this name: finding={{{value!r}: str}}." if value else ""
-    if is_type(value) and get_origin(value) is not list:
+    if is_type(value):
         name = value.__name__ if isinstance(value, type) else str(value).replace("typing.", "")
         return f" For one field of this type: finding={{'value': {name}}}."
     return ""
@@ -189,7 +191,7 @@ def as_output(value: object) -> Any:
     """
     if value is None:
         return None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not any(is_type(part) for part in value.values()):
         return bounded_type_from_schema(value, "Output")
     if _is_data_frame(value):
         return list[dict[str, Any]]
@@ -199,7 +201,7 @@ def as_output(value: object) -> Any:
         return kind
     raise UsageError(
         "output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, "
-        f"not {value!r}.{_advise_output(value)}"
+        f"not {show_refused(value)}.{_advise_output(value)}"
     )
 
 
@@ -211,6 +213,8 @@ def _advise_output(value: object) -> str:
         return f" For one of these choices: output=Literal[{', '.join(map(repr, value))}]."
     if isinstance(value, BaseModel):
         return f" Did you mean the class: output={type(value).__name__}?"
+    if isinstance(value, dict):
+        return " For several fields: a pydantic model, a dataclass or a TypedDict."
     return advise_type(value) if isinstance(value, str) else ""
 
 

@@ -10,7 +10,7 @@ from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -72,6 +72,23 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
     "n": ("most",),
     "top": ("most",),
 }
+OF_THE_PLAN = {  # fields of a plan, and other words for them
+    "batch_size": "shard_size",
+    "chunk_size": "shard_size",
+    "shard_size": "shard_size",
+    "segmentation": "segmentation",
+    "view": "view",
+    "fan_in": "fan_in",
+    "dedupe": "dedupe",
+    "status": "status",
+    "where": "where",
+    "ranking": "ranking",
+    "max_repairs": "max_repairs",
+    "give_up_after": "give_up_after",
+    "retry_failed_after": "retry_failed_after",
+}
+ASKED_FIRST = ("map", "filter", "reduce", "mapper")
+OTHER_WORDS_FOR_THE_QUESTION = ("prompt", "question", "query", "instructions", "task")
 ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
     "redact": (
         "It is a setting: amr.configure(redact=f), or for a block: with amr.settings(redact=f):"
@@ -93,8 +110,21 @@ def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) 
     for name in options:
         if name in names:
             continue
-        hint = ONLY_SETTINGS.get(name) or suggest_keyword(name, names, "It takes")
+        hint = (
+            ONLY_SETTINGS.get(name)
+            or _suggest_place(function, name, names)
+            or suggest_keyword(name, names, "It takes")
+        )
         raise ArgumentError(f"{function}() takes no {name!r}. {hint}")
+
+
+def _suggest_place(function: str, name: str, known: Sequence[str]) -> str | None:
+    """Say where something is said that is no keyword of a verb: in its plan, or first of all."""
+    if "plan" in known and name in OF_THE_PLAN:
+        return f"It is a field of the plan: plan={{{OF_THE_PLAN[name]!r}: ...}}."
+    if function in ASKED_FIRST and name in OTHER_WORDS_FOR_THE_QUESTION:
+        return f'What is asked stands first, without a name: {function}("...").'
+    return None
 
 
 def suggest_keyword(name: str, known: list[str], otherwise: str) -> str:

@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 
 PACKAGE = "pandas_amr"
 
+SYNONYMS = {  # other words for attributes
+    "df": "frame",
+    "data": "frame",
+    "dataframe": "frame",
+    "answer": "output",
+    "value": "output",
+    "errors": "failures",
+    "cost": "usage",
+    "to_csv": "frame.to_csv",
+    "to_excel": "frame.to_excel",
+    "to_parquet": "frame.to_parquet",
+    "to_sql": "frame.to_sql",
+}
+
 AnyClass = TypeVar("AnyClass", bound=type)
 
 
@@ -65,7 +79,8 @@ def refuse_attribute(owner: str, name: str, known: Iterable[str]) -> NoReturn:
     """
     message = f"{owner} has no attribute {name!r}"
     names = [other for other in known if not other.startswith("_") and other != name]
-    suggestion = did_you_mean(name, names)
+    meant = {word: other for word, other in SYNONYMS.items() if other.partition(".")[0] in names}
+    suggestion = did_you_mean(name, names, synonyms=meant)
     if suggestion:
         message += f".{suggestion}"
     # Without an object, Python does not add its own suggestion to the message.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -166,6 +167,25 @@ def describe_spend(usage: Usage) -> str:
 COUNTS = tuple(entry.name for entry in fields(Usage) if entry.name != "money")
 
 
+def _check_confirmation(confirm: object) -> None:
+    """Refuse what cannot be called with an estimate.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if confirm is None:
+        return
+    wanted = "Budget(confirm=...) takes a function of an Estimate"
+    if not callable(confirm):
+        raise UsageError(f"{wanted}, not {confirm!r}.")
+    try:
+        inspect.signature(confirm).bind(None)
+    except TypeError:
+        raise UsageError(f"{wanted}; this one does not take exactly one argument.") from None
+    except ValueError:  # a builtin has no signature
+        return
+
+
 @public
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Budget(CopiedHere):
@@ -215,11 +235,7 @@ class Budget(CopiedHere):
                 "Budget takes at least one of money=, tokens=, calls=, seconds=, confirm=."
             )
         self._check_shared(limits.pop("shared", None))
-        confirm = limits.pop("confirm", None)
-        if confirm is not None and not callable(confirm):
-            raise UsageError(
-                f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}."
-            )
+        _check_confirmation(limits.pop("confirm", None))
         for name, value in limits.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not value > 0:  # NaN is not

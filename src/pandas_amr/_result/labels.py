@@ -61,6 +61,11 @@ def _name_fields(fields: list[str], labels: object) -> dict[Any, Any]:
     listed = ", ".join(map(repr, fields))
     if not by_field:
         raise UsageError(f"Labels are of the findings {listed}, and these name none of them.")
+    if None in by_field and None not in fields:
+        raise UsageError(
+            "Labels are a frame, a dict, or a Series that is named like one of the findings "
+            f"({listed}), not a {type(labels).__name__} without a name."
+        )
     for name in by_field:
         if name not in fields:
             suggestion = did_you_mean(name, fields)

@@ -157,7 +157,7 @@ def result_of(frame: pd.DataFrame | ds.Dataset) -> Result:
     result = _recent.find(str(key))
     if result is None:
         raise UsageError(
-            "result_of() found nothing: it knows the last frames returned by df.amr.* in this "
+            "result_of() found nothing: it knows the last frames that map and filter gave in this "
             f"process, up to {MOST_BYTES // 2**20} MB of them."
         )
     return result

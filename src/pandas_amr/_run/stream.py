@@ -11,6 +11,7 @@ import pandas as pd
 
 from pandas_amr._plan.call import Pipeline
 from pandas_amr._plan.plan import read_plan
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.usage import Budget
 from pandas_amr._result.part_files import OutFolder
 from pandas_amr._units.batches import is_stream, list_paths, open_source
@@ -109,7 +110,7 @@ def _check_path(call: Call) -> None:
     """Refuse what is no folder of this machine, and verbs without parts."""
     path = os.fspath(call.out) if isinstance(call.out, str | os.PathLike) else None
     if not isinstance(path, str) or not path.strip() or "\0" in path:
-        raise UsageError(f"out= takes the path of a folder, not {call.out!r}.")
+        raise UsageError(f"out= takes the path of a folder, not {show_refused(call.out)}.")
     if "://" in os.fspath(call.out):
         raise UsageError(f"out= takes a folder of this machine, not {os.fspath(call.out)!r}.")
     try:

@@ -7,7 +7,7 @@ import decimal
 import ipaddress
 import pathlib
 import uuid
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ForwardRef, Literal, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import AnyUrl, AwareDatetime
@@ -77,6 +77,11 @@ def arrow_type(kind: object) -> pa.DataType:
     if is_number_union(kind):
         return pa.float64()
     scalar = _scalar_type(kind) if origin is None else None
+    if isinstance(kind, ForwardRef):
+        raise UsageError(
+            f"The type {kind.__forward_arg__!r} is not known where its model is defined. Define it "
+            "before the model, at the top of the module, or call Model.model_rebuild()."
+        )
     if scalar is None:
         raise UsageError(f"No column can hold {kind!r}; use {_SUPPORTED}.")
     return scalar

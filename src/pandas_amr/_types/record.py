@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.quiet import ignore_warnings
+from pandas_amr._records.refused import show_refused
 from pandas_amr._types.json_text import unsendable
 from pandas_amr._types.resolve import ALIAS_TYPES, KEY_WRAPPERS, plain_choice
 from pandas_amr._types.type_advice import advise_type
@@ -176,16 +177,22 @@ def _define_field(place: str, definition: object) -> Any:
         return (definition, ...)
     raise UsageError(
         f"{place} takes a type, (type, 'description'), or a list of choices, "
-        f"not {definition!r}.{_advise(definition)}"
+        f"not {show_refused(definition)}.{_advise(definition)}"
     )
 
 
 def _advise(definition: object) -> str:
     """Suggest what is meant by something that defines no field."""
     if isinstance(definition, tuple) and len(definition) == 2:
-        return advise_type(definition[0])
+        advice = advise_type(definition[0])
+        if advice:
+            return advice
     if isinstance(definition, tuple | set | frozenset) and definition:
         return " Did you mean a list of choices, in square brackets?"
+    if hasattr(type(definition), "tolist"):
+        return " Did you mean a list of choices: values.tolist()?"
+    if isinstance(definition, dict) and definition:
+        return " For fields within a field: a pydantic model, a dataclass or a TypedDict."
     if isinstance(definition, str) and " " in definition.strip():
         return " Did you mean a description? It stands behind the type: (str, '...')."
     return advise_type(definition)

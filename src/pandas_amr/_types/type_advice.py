@@ -69,11 +69,16 @@ def _name_of(value: object) -> str:
     return str(value)
 
 
-def type_of_name(name: str) -> str | None:
-    """Return the type that a name stands for, as it is written in Python; None if there is none."""
+def type_of_name(name: str, *, least: float = 0.6) -> str | None:
+    """Return the type that a name stands for, as it is written in Python; None if there is none.
+
+    Args:
+        name: the name, perhaps mistyped.
+        least: how much it must be like the name of a type, from 0 to 1.
+    """
     word = name.strip().casefold().partition("(")[0].partition("[")[0]
     for known in (word, word.rstrip(SIZES), word.lstrip("u").rstrip(SIZES)):
         if known in TYPE_OF_NAME:
             return TYPE_OF_NAME[known]
-    closest = closest_name(word, TYPE_OF_NAME)
+    closest = closest_name(word, TYPE_OF_NAME, least=least)
     return None if closest is None else TYPE_OF_NAME[str(closest)]

@@ -179,11 +179,17 @@ def _find_paths(patterns: Sequence[str]) -> list[Path]:
     if found.closed:
         folder, reason = next(iter(found.closed.items()))
         raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
-    return [path for path in order_files(found.paths) if not _is_hidden(path)]
+    named = {part for pattern in patterns for part in Path(pattern).parts}
+    return [path for path in order_files(found.paths) if not _is_hidden(path, named)]
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith((".", "_"))
+def _is_hidden(path: Path, named: set[str]) -> bool:
+    """Whether a file is hidden, or stands in a hidden folder that no pattern names.
+
+    A folder that ``out=`` made holds one, so that the next call can read it.
+    """
+    folders = [part for part in path.parent.parts if part not in named]
+    return any(part.startswith((".", "_")) for part in [*folders, path.name])
 
 
 def _format_of(path: Path) -> str:

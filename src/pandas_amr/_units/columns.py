@@ -61,6 +61,7 @@ def _list_labels(columns: Any, frame: pd.DataFrame) -> list[Any]:
     Raises:
         ColumnError: there are none, or one is not a column's label.
     """
+    _refuse_cells(columns, frame)
     labels = [columns]
     if not _is_single(columns, frame):
         labels = list(columns)
@@ -85,6 +86,22 @@ def _list_labels(columns: Any, frame: pd.DataFrame) -> list[Any]:
     if missing:
         raise ColumnError(f"No column {_quote(missing)}. {_suggest(missing, frame)}")
     return labels
+
+
+def _refuse_cells(columns: object, frame: pd.DataFrame) -> None:
+    """Refuse a column in the place of its label; the error does not list its cells.
+
+    Raises:
+        ColumnError: it is one, since no value of it is a label.
+    """
+    if not isinstance(columns, pd.Series | np.ndarray):
+        return
+    if any(_is_hashable(value) and value in frame.columns for value in columns):
+        return
+    name = getattr(columns, "name", None)
+    raise ColumnError(
+        f"columns= takes labels, not {type(columns).__name__}. {_suggest([name], frame)}"
+    )
 
 
 def _missing_ends(labels: slice, frame: pd.DataFrame) -> list[str]:
@@ -146,6 +163,9 @@ def _quote(labels: Sequence[Hashable]) -> str:
 
 def _suggest(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
     """Suggest the columns that are closest to missing ones, or list the first columns."""
+    levels = [label for label in missing if label is not None and label in frame.index.names]
+    if levels:
+        return f"The index has it: df.reset_index({levels[0]!r}) makes a column of it."
     close: list[Any] = []
     for label in missing:
         closest = closest_name(label, frame.columns)

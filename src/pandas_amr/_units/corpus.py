@@ -53,7 +53,8 @@ def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame
         a.txt   first
         b.txt  second
     """
-    if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
+    is_frame = hasattr(documents, "columns")  # which would give the names of its columns
+    if is_frame or isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
         raise UsageError(
             f"from_documents takes a list or a dict of documents, not {type(documents).__name__}."
         )
@@ -109,9 +110,11 @@ def read_text(
         >>> read_text("One two three. Four five six.", chunk_tokens=5, overlap=0)["text"].tolist()
         ['One two three. ', 'Four five six.']
     """
+    _check_tokens("chunk_tokens", chunk_tokens, least=1)
     if overlap is None:
         overlap = max(0, min(OVERLAP, chunk_tokens // OVERLAP_PART))
-    if chunk_tokens < 1 or not 0 <= overlap < chunk_tokens:
+    _check_tokens("overlap", overlap, least=0)
+    if overlap >= chunk_tokens:
         raise UsageError(
             f"read_text: overlap= must be below chunk_tokens=, not {overlap} and {chunk_tokens}."
         )
@@ -129,6 +132,16 @@ def read_text(
         "end": pd.Series(ends, dtype="int64"),
     }
     return pd.DataFrame(columns)
+
+
+def _check_tokens(name: str, value: object, *, least: int) -> None:
+    """Refuse what is no number of tokens.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"read_text({name}=...) takes a whole number from {least}, not {value!r}.")
 
 
 def _load_text(source: str | Path) -> str:

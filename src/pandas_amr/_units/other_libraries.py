@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -95,8 +96,11 @@ def describe_refused(data: object) -> str:
     """Say how to make a frame of what is none, if that can be guessed; an empty text if not."""
     if isinstance(data, type):
         return ""
+    files = "A table is read by pandas (pd.read_csv(path)), documents by amr.read_files(path)."
     if isinstance(data, str | bytes):
-        return " One text is one row: [text]. Files are read by amr.read_files(path)."
+        return f" One text is one row: [text]. {files}"
+    if isinstance(data, os.PathLike):
+        return f" {files}"
     if hasattr(type(data), "amr"):  # grouped by pandas
         return " Groups have verbs of their own: df.groupby(...).amr.map_reduce(...)."
     method = _first_method(data, CONVERTERS)

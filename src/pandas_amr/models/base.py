@@ -208,6 +208,8 @@ class Abilities:
 OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
 CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 KNOWN_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto", "default")
+KEY_PREFIXES = ("sk-", "gsk_", "xai-", "AIza")  # of OpenAI and Anthropic, Groq, xAI, Google
+SHORTEST_KEY = 20
 POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
 
 # Paths of an API, which its clients add to the address; the second line has Ollama's own.
@@ -377,6 +379,19 @@ def is_client(given: object) -> bool:
     return False
 
 
+def refuse_key(model: str, where: str) -> None:
+    """Refuse a key in the place of a model's name, which errors show and requests repeat.
+
+    Raises:
+        UsageError: it looks like one.
+    """
+    if model.startswith(KEY_PREFIXES) and len(model) >= SHORTEST_KEY:
+        raise UsageError(
+            f"{where} takes a model's name, and this looks like a key: "
+            'amr.LM("model-name", api_key=...), or OPENAI_API_KEY in the environment.'
+        )
+
+
 def refuse_clients(lm: object) -> None:
     """Refuse to pickle what ``lm=`` takes if it is a client, or a dict of them.
 
@@ -544,6 +559,7 @@ class LM(CopiedHere):
     def _check_names(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+        refuse_key(self.model, "LM(model=...)")
         name = self.journal_as
         if name is not None and not (isinstance(name, str) and name.strip()):
             raise UsageError(f"LM(journal_as=...) takes a name, not {name!r}.")
@@ -579,10 +595,9 @@ class LM(CopiedHere):
         for name in POSITIVE_FIELDS:
             _check_positive(name, getattr(self, name))
         self._check_prices()
-        if self.max_parallelism is not None and self.max_parallelism < 1:
-            raise UsageError(
-                f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}."
-            )
+        most = self.max_parallelism
+        if most is not None and not (_is_number(most) and most >= 1):
+            raise UsageError(f"LM(max_parallelism=...) must be at least 1, not {most!r}.")
 
     def _check_prices(self) -> None:
         if self.prices is None:
@@ -608,11 +623,13 @@ class LM(CopiedHere):
                 f"LM(max_output_tokens=...) takes a whole number from 1, not {most!r}."
             )
         effort = self.reasoning_effort
-        if effort is None or effort in KNOWN_EFFORTS:
+        if effort is None:
             return
         wanted = f"LM(reasoning_effort=...) takes 'low', 'medium' or 'high', not {effort!r}."
         if not isinstance(effort, str):
             raise UsageError(wanted)
+        if effort in KNOWN_EFFORTS:
+            return
         suggestion = did_you_mean(effort, KNOWN_EFFORTS)
         if suggestion:  # what is like none of them may be a server's own
             raise UsageError(
