@@ -207,13 +207,13 @@ def group_failures(result: Result) -> list[FailureGroup]:
     labels_of: dict[tuple[str, str], list[Any]] = {}
     failures = result.failures
     is_of_row = failures["position"].notna()
-    rows = failures[is_of_row].to_dict("records")
-    for row in rows:
-        who = str(row["who"])
-        if isinstance(row["map"], str):
-            who = f"{who} (map {row['map']})"
-        key = (str(row["reason"]), who)
-        labels_of.setdefault(key, []).append(row["label"])
+    rows = failures.loc[is_of_row, ["label", "map", "who", "reason"]]
+    for label, map_name, who, reason in rows.itertuples(index=False):
+        name = str(who)
+        if isinstance(map_name, str):
+            name = f"{name} (map {map_name})"
+        key = (str(reason), name)
+        labels_of.setdefault(key, []).append(label)
     groups: list[FailureGroup] = []
     for (reason, who), labels in labels_of.items():
         groups.append(FailureGroup(reason, who, tuple(labels)))
@@ -271,19 +271,19 @@ def list_sources(result: Result) -> list[ItemSources]:
     if result.sources is None:
         return []
     items: dict[Any, ItemSources] = {}
-    rows = result.sources.to_dict("records")
+    rows: Any = result.sources.itertuples(index=False)
     for row in rows:
-        group = row.get("group")
-        column = row.get("column")
-        key = (_key_of(group), _key_of(column), row["item"])
+        group = getattr(row, "group", None)
+        column = getattr(row, "column", None)
+        key = (_key_of(group), _key_of(column), row.item)
         if key not in items:
-            items[key] = ItemSources(int(row["item"]), group, column)
+            items[key] = ItemSources(int(row.item), group, column)
         item = items[key]
-        if row["general"]:
+        if row.general:
             item.general += 1
         else:
-            item.labels.append(row["label"])
-            item.positions.append(int(row["position"]))
+            item.labels.append(row.label)
+            item.positions.append(int(row.position))
     return list(items.values())
 
 
