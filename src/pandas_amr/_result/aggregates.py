@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,31 +45,49 @@ def compare_aggregates(
     comparison = _Comparison(frame, labels, answer)
     rows: list[dict[str, Any]] = []
     uncovered: list[str] = []
-    for field, name, function in _single_aggregates(answer.aggregations):
-        problem = comparison.problem(field, function)
+    for figure in _list_figures(answer.aggregations):
+        problem = comparison.problem(figure)
         if problem is None:
             try:
-                rows += comparison.errors(field, name, function)
+                rows += comparison.errors(figure)
             except Exception as error:  # noqa: BLE001 (a user's function, not written for labels)
                 problem = f"{type(error).__name__}: {error}"
         if problem is not None:
-            uncovered.append(f"{name} of {field!r}: {problem}")
-    columns = [name for name in COLUMNS if name != "group" or answer.by is not None]
+            uncovered.append(f"{figure.name} of {figure.field!r}: {problem}")
+    columns = list(COLUMNS)
+    if answer.by is None:
+        columns.remove("group")
     return pd.DataFrame(rows, columns=columns), tuple(uncovered)
 
 
-def _single_aggregates(aggregations: Mapping[str, Any]) -> Iterator[tuple[Any, str, Any]]:
-    """Yield each aggregate's field, name and function; one aggregation may list several."""
+class _Figure(NamedTuple):
+    """A figure of an answer: the field that is aggregated, its own name, and the function."""
+
+    field: Any
+    name: str
+    function: Any
+
+
+def _list_figures(aggregations: Mapping[str, Any]) -> Iterator[_Figure]:
+    """Yield the figures of an answer; one aggregation may list several."""
     for name, how in aggregations.items():
-        field, functions = column_of(name, how), function_of(how)
-        several = isinstance(functions, list)
-        for function in functions if several else [functions]:
-            label = function
-            if not isinstance(function, str):
-                label = getattr(function, "__name__", "function")
+        field = column_of(name, how)
+        functions = function_of(how)
+        if not isinstance(functions, list):
+            label = str(name) if is_named(how) else _name_of(functions)
+            yield _Figure(field, label, functions)
+            continue
+        for function in functions:
+            label = _name_of(function)
             if is_named(how):
-                label = f"{name}_{label}" if several else str(name)
-            yield field, label, function
+                label = f"{name}_{label}"
+            yield _Figure(field, label, function)
+
+
+def _name_of(function: object) -> str:
+    if isinstance(function, str):
+        return function
+    return getattr(function, "__name__", "function")
 
 
 @dataclass(frozen=True)
@@ -80,35 +98,44 @@ class _Comparison:
     labels: Mapping[Any, pd.Series]
     answer: ComputedAnswer
 
-    def problem(self, field: str, how: object) -> str | None:
+    def problem(self, figure: _Figure) -> str | None:
         """Say why an aggregate cannot be compared."""
-        if field not in self.labels or not self.labels[field].notna().any():
+        labels = self.labels.get(figure.field)
+        if labels is None or not labels.notna().any():
             return "there are no labels of it"
-        if inspect.iscoroutinefunction(how):
+        if inspect.iscoroutinefunction(figure.function):
             return "its function is asynchronous"
-        by, where = self.answer.by, self.answer.where
+        by = self.answer.by
+        where = self.answer.where
         missing: list[Any] = []
         if by is not None:
             missing += find_missing_keys(by, self.frame.columns, self.frame.index)
         if where is not None and where not in self.frame.columns:
             missing.append(where)
-        return f"the frame has no column {missing[0]!r}" if missing else None
+        if not missing:
+            return None
+        return f"the frame has no column {missing[0]!r}"
 
-    def errors(self, field: str, name: str, how: object) -> list[dict[str, Any]]:
+    def errors(self, figure: _Figure) -> list[dict[str, Any]]:
         """Compute one aggregate twice: one row, or one row per group and value."""
-        labelled_rows = self._labelled_rows(field)
-        found = self._compute(self.frame[field], labelled_rows, {}, how)
-        labelled = self._compute(self.labels[field], labelled_rows, self.labels, how)
+        findings = self.frame[figure.field]
+        labels = self.labels[figure.field]
+        counted = self._labelled_rows(labels)
+        found = self._compute(findings, counted, {}, figure.function)
+        labelled = self._compute(labels, counted, self.labels, figure.function)
         rows: list[dict[str, Any]] = []
         for group in dict.fromkeys([*found, *labelled]):
-            pair = (found.get(group), labelled.get(group))
-            for value, values in _value_pairs(pair):
-                rows.append(_row(field, name, group, value, values))
+            first = found.get(group)
+            second = labelled.get(group)
+            if isinstance(first, pd.Series) or isinstance(second, pd.Series):
+                rows += _compare_counts(figure, group, first, second)
+            else:
+                rows.append(_make_row(figure, group, None, first, second))
         return rows
 
-    def _labelled_rows(self, field: str) -> NDArray[np.bool_]:
+    def _labelled_rows(self, labels: pd.Series) -> NDArray[np.bool_]:
         """Return the rows whose labels say if the row counts, in which group, and its value."""
-        rows: NDArray[np.bool_] = self.labels[field].notna().to_numpy()
+        rows: NDArray[np.bool_] = labels.notna().to_numpy()
         if self.answer.where in self.labels:
             chosen = self.labels[self.answer.where].tolist()
             counts = np.array([value is True for value in chosen])
@@ -117,12 +144,15 @@ class _Comparison:
             rows = (rows & counts) | ignored
         for key in self._keys:
             if key in self.labels:
-                rows = rows & self.labels[key].notna().to_numpy()
+                has_key = self.labels[key].notna().to_numpy()
+                rows = rows & has_key
         return rows
 
     @property
     def _keys(self) -> tuple[Any, ...]:
-        return () if self.answer.by is None else tuple(self.answer.by.labels)
+        if self.answer.by is None:
+            return ()
+        return tuple(self.answer.by.labels)
 
     def _compute(
         self,
@@ -131,21 +161,24 @@ class _Comparison:
         labels: Mapping[Any, pd.Series],
         how: object,
     ) -> dict[Hashable, Any]:
-        """Compute an aggregate by group of the counted rows; without groups, the group is None.
+        """Compute an aggregate by group of the counted rows; without groups, the group is Nfigure.
 
-        Rows are chosen and grouped by ``labels``, and by the frame's columns if those have none.
+        Rows are chosen and grouped by ``labels``, and by the frame's columns if those have nfigure.
         """
         if self.answer.where is not None:
             chosen = labels.get(self.answer.where, self.frame[self.answer.where])
-            counted = counted & np.array(
-                [cell(value) is True for value in chosen.tolist()], dtype=bool
-            )
-        numbers = values.astype(object)[counted].map(_float_of_decimal)
-        table = numbers.infer_objects().to_frame("value")
+            is_chosen = [cell(value) is True for value in chosen.tolist()]
+            counted = counted & np.array(is_chosen, dtype=bool)
+        objects = values.astype(object)[counted]
+        numbers = objects.map(_float_of_decimal).infer_objects()
+        table = numbers.to_frame("value")
         if self.answer.by is None:
             return {None: _aggregate(table, how)}
-        groups = self._groups(self.answer.by, np.flatnonzero(counted), labels)
-        return {group: _aggregate(table.iloc[rows], how) for group, rows in groups}
+        positions = np.flatnonzero(counted)
+        computed: dict[Hashable, Any] = {}
+        for group, rows in self._groups(self.answer.by, positions, labels):
+            computed[group] = _aggregate(table.iloc[rows], how)
+        return computed
 
     def _groups(
         self, by: By, positions: NDArray[np.int64], labels: Mapping[Any, pd.Series]
@@ -153,9 +186,13 @@ class _Comparison:
         """Group the rows at some positions, and yield each group with places among those rows."""
         keys = pd.DataFrame(index=self.frame.index[positions])
         for key in self._keys:
-            column = labels[key] if key in labels else make_grouping_keys(self.frame, By(key))[0]
+            if key in labels:
+                column = labels[key]
+            else:
+                column = make_grouping_keys(self.frame, By(key))[0]
             keys[key] = column.iloc[positions]
-        index, groups = group_rows(keys.infer_objects(), by.at(positions, keys.index))
+        by_of_rows = by.at(positions, keys.index)
+        index, groups = group_rows(keys.infer_objects(), by_of_rows)
         yield from zip(index.tolist(), groups, strict=True)
 
 
@@ -167,28 +204,44 @@ def _float_of_decimal(value: object) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _value_pairs(pair: tuple[Any, Any]) -> Iterator[tuple[Any, tuple[Any, Any]]]:
-    """Yield what is compared; an aggregate such as ``value_counts`` is a table, value by value."""
-    if not any(isinstance(part, pd.Series) for part in pair):
-        yield None, pair
-        return
-    first, second = map(_as_counts, pair)
-    for value in sorted({*first, *second}, key=str):
-        yield value, (first.get(value, 0), second.get(value, 0))
+def _compare_counts(
+    figure: _Figure, group: object, found: object, labelled: object
+) -> list[dict[str, Any]]:
+    """Compare an aggregate such as ``value_counts``, which is a table, value by value."""
+    found_counts = _as_counts(found)
+    labelled_counts = _as_counts(labelled)
+    rows: list[dict[str, Any]] = []
+    for value in sorted({*found_counts, *labelled_counts}, key=str):
+        first = found_counts.get(value, 0)
+        second = labelled_counts.get(value, 0)
+        rows.append(_make_row(figure, group, value, first, second))
+    return rows
 
 
 def _as_counts(part: object) -> dict[Any, Any]:
-    return part.to_dict() if isinstance(part, pd.Series) else {}
+    if isinstance(part, pd.Series):
+        return part.to_dict()
+    return {}
 
 
-def _row(
-    field: str, name: str, group: object, value: object, pair: tuple[Any, Any]
+def _make_row(
+    figure: _Figure, group: object, value: object, first: object, second: object
 ) -> dict[str, Any]:
-    found, labelled = map(_plain_number, pair)
+    """Make the row that compares a number that was found with one of the labels."""
+    found = _plain_number(first)
+    labelled = _plain_number(second)
     error = None
     if is_number(found) and is_number(labelled):
         error = found - labelled
-    return dict(zip(COLUMNS, (field, name, group, value, found, labelled, error), strict=True))
+    return {
+        "field": figure.field,
+        "aggregate": figure.name,
+        "group": group,
+        "value": value,
+        "found": found,
+        "labelled": labelled,
+        "error": error,
+    }
 
 
 def _plain_number(value: object) -> Any:

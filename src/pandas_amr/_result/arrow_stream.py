@@ -38,16 +38,19 @@ def table_of_frame(frame: pd.DataFrame, name: str = "result.frame") -> pa.Table:
     labels: list[Hashable] = []
     columns: list[pd.Series] = []
     for number, level in enumerate(frame.index.names):
-        if level is not None:
-            labels.append(level)
-            columns.append(pd.Series(frame.index.get_level_values(number)))
+        if level is None:
+            continue
+        values = frame.index.get_level_values(number)
+        labels.append(level)
+        columns.append(pd.Series(values))
     _check_levels(labels, frame, name)
     for number, label in enumerate(frame.columns):
         labels.append(label)
         columns.append(frame.iloc[:, number])
+    keys = make_json_keys(labels, taken=())
     arrays: dict[str, Any] = {}
-    for label, column in zip(make_json_keys(labels, taken=()), columns, strict=True):
-        arrays[label] = _to_one_type(column, label, name)
+    for key, column in zip(keys, columns, strict=True):
+        arrays[key] = _to_one_type(column, key, name)
     return pa.table(arrays)
 
 

@@ -108,13 +108,16 @@ def _rows(result: Result, found: Sequence[str]) -> list[Html]:
     rows = count_rows(result.frame)
     if not places or not rows:
         return []
-    shown = [frame_table(head.iloc[:, places[:MOST_COLUMNS]], rows=HEAD_ROWS)]
-    texts = [f"The first {counted_of(len(head), rows, 'row')}"] if len(head) < rows else []
+    shown: list[Html] = []
+    if len(head) < rows:
+        shown.append(note(f"The first {counted_of(len(head), rows, 'row')}"))
+    columns = head.iloc[:, places[:MOST_COLUMNS]]
+    shown.append(frame_table(columns, rows=HEAD_ROWS))
     rest = [head.columns[place] for place in places[MOST_COLUMNS:]]
     if rest:
         listed = write_labels(rest, MOST_LABELS)
         shown.append(note(f"{counted(len(rest), 'more column')}: ", listed))
-    return [*[note(text) for text in texts], *shown]
+    return shown
 
 
 def _failures(result: Result) -> Html:
@@ -135,7 +138,9 @@ def failure_table(result: Result, *, most: int) -> Html:
         rows.append([group.reason, len(group.labels), group.who, labels])
     shown = table(("reason", "rows", "who", "labels"), rows, most=TASK_CHARACTERS)
     rest = len(groups) - most
-    return shown if rest <= 0 else join([shown, note(f"... {counted(rest, 'more reason')}")])
+    if rest <= 0:
+        return shown
+    return join([shown, note(f"... {counted(rest, 'more reason')}")])
 
 
 def _cost(result: Result) -> Html:
@@ -177,7 +182,9 @@ def source_table(result: Result, *, most: int) -> Html:
         rows.append([item.item, *parts, len(item.labels), labels])
     shown = table(["item", *names, "rows", "labels"], rows)
     rest = len(items) - most
-    return shown if rest <= 0 else join([shown, note(f"... {counted(rest, 'more item')}")])
+    if rest <= 0:
+        return shown
+    return join([shown, note(f"... {counted(rest, 'more item')}")])
 
 
 def _stages(result: Result) -> Html:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LEAST_SHARD = 6  # units; the end of a smaller shard is not examined
 LEAST_END = 3
@@ -32,20 +32,23 @@ def find_careless_ends(
     explains it.
     """
     values: dict[str, list[Any]] = {}
+    ends: dict[str, int] = {}
     for name, positions in shards.items():
         if len(positions) >= LEAST_SHARD:
             values[name] = column.iloc[list(positions)].tolist()
-    ends = {name: _varied_end(shard) for name, shard in values.items()}
+            ends[name] = _varied_end(values[name])
     chances = _chances_of_ends(values, ends)
     highest = _highest_reported(chances.values(), examined=len(values))
     for name, chance in chances.items():
-        if chance <= highest:
-            end = ends[name]
-            yield list(shards[name][-end:]), _reason(column.name, end, len(values[name]), name)
-
-
-def _reason(field: Hashable, end: int, units: int, shard: str) -> str:
-    return f"{field} is the same in the last {end} of the {units} units of {shard}, not before"
+        if chance > highest:
+            continue
+        positions = shards[name]
+        end = ends[name]
+        reason = (
+            f"{column.name} is the same in the last {end} of the {len(positions)} units of {name}, "
+            "not before"
+        )
+        yield list(positions[-end:]), reason
 
 
 def _chances_of_ends(
@@ -88,7 +91,8 @@ def constant_end(values: Sequence[Any]) -> int:
     end = _varied_end(values)
     if not end:
         return 0
-    chance = _chance_of_end(values, end, Counter(_head_of(values, end)))
+    common = Counter(_head_of(values, end))
+    chance = _chance_of_end(values, end, common)
     return end if chance <= CHANCE else 0
 
 
@@ -100,13 +104,18 @@ def _varied_end(values: Sequence[Any]) -> int:
     if len(values) < LEAST_SHARD:
         return 0
     texts = [_comparable(value) for value in values]
-    end = 1
-    while end < len(texts) and texts[-1 - end] == texts[-1]:
+    last = texts[-1]
+    end = 0
+    for text in reversed(texts):
+        if text != last:
+            break
         end += 1
     before = texts[:-end]
-    if end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
+    least = max(LEAST_END, len(texts) / 3)
+    varies = len(set(before)) >= 2
+    if end < least or not varies or _is_ordered(values, before):
         return 0
-    return 0 if _is_ordered(values, before) else end
+    return end
 
 
 def _is_ordered(values: Sequence[Any], before: Sequence[str]) -> bool:
@@ -117,17 +126,22 @@ def _is_ordered(values: Sequence[Any], before: Sequence[str]) -> bool:
         before: those before its constant end, as texts.
     """
     if all(_is_sortable(value) for value in values):
-        pairs = list(itertools.pairwise(values))
-        rises = all(first <= second for first, second in pairs)
-        falls = all(first >= second for first, second in pairs)
+        rises = falls = True
+        for first, second in itertools.pairwise(values):
+            rises = rises and first <= second
+            falls = falls and first >= second
         return rises or falls
-    blocks = len(list(itertools.groupby(before)))
+    blocks = 1
+    for first_text, second_text in itertools.pairwise(before):
+        blocks += first_text != second_text
     classes = len(set(before))
     return blocks == classes < len(before)
 
 
 def _is_sortable(value: object) -> bool:
-    return isinstance(value, int | float | dt.date) and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float | dt.date)
 
 
 def _chance_of_end(values: Sequence[Any], end: int, common: Mapping[str, int]) -> float:
@@ -137,13 +151,15 @@ def _chance_of_end(values: Sequence[Any], end: int, common: Mapping[str, int]) -
     added with the weight of ``HEADS_COUNT`` values.
     """
     last = _comparable(values[-1])
-    head = _head_of(values, end)
+    seen = common.get(last, 0)
+    total = sum(common.values())
     # Laplace's rule of succession: a value that was not seen before is still possible.
-    seen, total = common.get(last, 0), sum(common.values())
     common_share = (seen + 1) / (total + 2)
+    head = _head_of(values, end)
     hits = head.count(last) + HEADS_COUNT * common_share
     share = hits / (len(head) + HEADS_COUNT)
-    return float(share ** (end - 1))  # the first value of the end may be any
+    equal_to_first = end - 1  # the first value of the end may be any
+    return float(share**equal_to_first)
 
 
 def _head_of(values: Sequence[Any], end: int) -> list[str]:
@@ -151,10 +167,12 @@ def _head_of(values: Sequence[Any], end: int) -> list[str]:
 
     The value just before the end is left out: it differs by definition.
     """
-    return [_comparable(value) for value in values[: len(values) - end - 1]]
+    length = len(values) - end - 1
+    return [_comparable(value) for value in values[:length]]
 
 
 def _comparable(value: Any) -> str:
     """Return a value as a text to compare; all missing values are equal."""
-    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
-    return repr(None) if is_missing else repr(value)
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return repr(None)
+    return repr(value)

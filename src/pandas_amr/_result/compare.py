@@ -39,11 +39,14 @@ def compare_columns(
     """
     first = [plain_value(value) for value in found.iloc[positions].tolist()]
     second = [plain_value(value) for value in others.iloc[positions].tolist()]
-    equal = [is_same(*pair, tolerance) for pair in zip(first, second, strict=True)]
+    equal: list[bool] = []
+    for one, other in zip(first, second, strict=True):
+        equal.append(is_same(one, other, tolerance))
+    labels = list(found.index.take(positions))
     return pd.DataFrame(
         {
             "field": field,
-            "label": pd.Series(list(found.index.take(positions)), dtype=object),
+            "label": pd.Series(labels, dtype=object),
             "position": positions,
             "found": pd.Series(first, dtype=object),
             names[0]: pd.Series(second, dtype=object),
@@ -94,16 +97,18 @@ def _is_same_number(first: Any, second: Any, tolerance: float) -> bool:
 
 def _have_same_items(first: list[Any], second: list[Any], tolerance: float) -> bool:
     """Tell whether two lists hold equal items, in whatever order."""
-    ordered, others = sorted(first, key=str), sorted(second, key=str)
-    if len(ordered) != len(others):
+    if len(first) != len(second):
         return False
-    if all(is_same(*pair, tolerance) for pair in zip(ordered, others, strict=True)):
-        return True
-    for item in ordered:  # numbers that differ a little may stand in another order
-        place = next((at for at, one in enumerate(others) if is_same(item, one, tolerance)), None)
-        if place is None:
+    others = sorted(second, key=str)
+    for item in sorted(first, key=str):
+        # The next of the others is equal, but that numbers which differ a little may stand in
+        # another order.
+        for place, other in enumerate(others):
+            if is_same(item, other, tolerance):
+                del others[place]
+                break
+        else:
             return False
-        del others[place]
     return True
 
 

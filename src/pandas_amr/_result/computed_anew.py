@@ -96,10 +96,12 @@ def _add_found(store: FindingStore, statuses: NDArray[np.object_], table: pa.Tab
 
 def _own_frame(result: Result, call: KnownCall) -> pd.DataFrame:
     """Return the frame of a result as it was given to the call."""
+    frame = result.frame
     added = {*call.columns, *(result.plan.status_columns or ())}
-    is_own = [label not in added for label in result.frame.columns.get_level_values(0)]
-    own = result.frame.loc[:, is_own]
-    own.attrs = {name: value for name, value in result.frame.attrs.items() if name != ATTRIBUTE}
+    is_own = [label not in added for label in frame.columns.get_level_values(0)]
+    own = frame.loc[:, is_own]
+    own.attrs = dict(frame.attrs)
+    own.attrs.pop(ATTRIBUTE, None)
     return own
 
 
@@ -175,7 +177,8 @@ def _find_answer(result: Result, rows: FindingRows, call: KnownCall) -> _Answer:
     Raises:
         UsageError: agents or functions gave it.
     """
-    plan, aggregations = result.plan, call.aggregations or result.plan.aggregations or {}
+    plan = result.plan
+    aggregations = call.aggregations or plan.aggregations or {}
     if not aggregations and plan.ranking is None:
         if plan.reduce_instruction or result.output is not None:
             raise UsageError(
@@ -190,7 +193,8 @@ def _find_answer(result: Result, rows: FindingRows, call: KnownCall) -> _Answer:
         assert plan.ranking is not None
         return _rank(rows, plan.ranking)
     try:
-        value = submit(compute(rows.table, aggregations, by=rows.by, units=rows.units)).result()
+        computing = compute(rows.table, aggregations, by=rows.by, units=rows.units)
+        value = submit(computing).result()
         return _Answer(_convert(value, plan.output, grouped=plan.by is not None))
     except AMRError as error:
         raise UsageError(f"The answer cannot be made anew: {error} {WAY_OUT}") from error
@@ -205,7 +209,8 @@ def _rank(rows: FindingRows, ranking: Ranking) -> _Answer:
         lowest_first=ranking.lowest_first,
         by=rows.by,
     )
-    return _Answer(rows.table.iloc[places], tuple(rows.positions[places].tolist()))
+    positions = rows.positions[places].tolist()
+    return _Answer(rows.table.iloc[places], tuple(positions))
 
 
 def _convert(value: Any, kind: Any, *, grouped: bool) -> Any:
@@ -232,8 +237,9 @@ def _is_same_answer(first: Any, second: Any) -> bool:
         elif isinstance(first, pd.Series):
             pd.testing.assert_series_equal(first, second, check_dtype=False, check_freq=False)
         else:
-            pair = (pd.Series([first], dtype=object), pd.Series([second], dtype=object))
-            pd.testing.assert_series_equal(*pair)
+            own = pd.Series([first], dtype=object)
+            other = pd.Series([second], dtype=object)
+            pd.testing.assert_series_equal(own, other)
     except AssertionError:
         return False
     return True

@@ -37,16 +37,19 @@ def read_frame(reader: CorrectionReader, given: pd.DataFrame | pd.Series) -> lis
     Raises:
         UsageError: a column is unknown, or the rows are others.
     """
+    target = reader.target
     frame = _name_columns(reader, given)
     _check_columns(reader, frame)
     places = _find_places(reader, frame)
     _check_same_rows(reader, frame, places)
-    reader.target.load({reader.target.unit(place) for place in places.values()})
-    for name, kind in reader.target.kinds.items():
-        if kind is not None and kind.item is not None and len(reader.target.kinds) == 1:
-            of_items = FindingType.of(kind.item, name)
-            if set(of_items.columns) & set(frame.columns):
-                return _read_records(reader, frame, places, name, of_items)
+    target.load({target.unit(place) for place in places.values()})
+    if len(target.kinds) > 1:
+        return _read_cells(reader, frame, places)
+    [(name, kind)] = target.kinds.items()
+    if kind is not None and kind.item is not None:
+        of_items = FindingType.of(kind.item, name)
+        if any(column in frame.columns for column in of_items.columns):
+            return _read_records(reader, frame, places, name, of_items)
     return _read_cells(reader, frame, places)
 
 
@@ -70,11 +73,11 @@ def _name_columns(reader: CorrectionReader, given: pd.DataFrame | pd.Series) -> 
     return given.set_axis([_upper_label(label) for label in given.columns], axis=1)
 
 
-def _upper_label(label: Any) -> Hashable:
+def _upper_label(label: Hashable) -> Hashable:
     """Return the name of a column beside columns of several levels."""
-    is_padded = isinstance(label, tuple) and not any(label[1:])
-    upper: Hashable = label[0] if is_padded else label
-    return upper
+    if isinstance(label, tuple) and not any(label[1:]):
+        label = label[0]
+    return label
 
 
 def _check_columns(reader: CorrectionReader, frame: pd.DataFrame) -> None:
@@ -88,8 +91,10 @@ def _check_columns(reader: CorrectionReader, frame: pd.DataFrame) -> None:
     for kind in target.kinds.values():
         if kind is not None:
             findings.update(kind.item_columns)
-    known = {*map(_upper_label, target.frame.columns), *findings, DOUBT_COLUMN, WHY_COLUMN}
-    listed = ", ".join(sorted(map(str, findings)))
+    of_frame = map(_upper_label, target.frame.columns)
+    known = {*of_frame, *findings, DOUBT_COLUMN, WHY_COLUMN}
+    names = sorted(map(str, findings))
+    listed = ", ".join(names)
     if not frame.columns.is_unique:
         doubled = frame.columns[frame.columns.duplicated()][0]
         raise UsageError(f"The corrections have the column {doubled!r} twice.")
@@ -103,7 +108,7 @@ def _check_columns(reader: CorrectionReader, frame: pd.DataFrame) -> None:
             )
         raise UsageError(
             f"The corrections have a column {column!r}, which is none of the result's. Findings "
-            f"stand in {listed}.{did_you_mean(column, sorted(map(str, findings)))}"
+            f"stand in {listed}.{did_you_mean(column, names)}"
         )
     if not findings.intersection(frame.columns):
         raise UsageError(f"The corrections have no column of findings ({listed}).")
@@ -126,33 +131,32 @@ def _check_same_rows(reader: CorrectionReader, frame: pd.DataFrame, places: dict
     Raises:
         UsageError: they are not.
     """
-    own = reader.target.frame
-    own = own.set_axis(list(map(_upper_label, own.columns)), axis=1)
+    labels = [_upper_label(label) for label in reader.target.frame.columns]
+    own = reader.target.frame.set_axis(labels, axis=1)
     if not own.columns.is_unique:
         return
     for column in own.columns:
         if column in reader.target.columns or column not in frame.columns:
             continue
-        texts, others = own[column].tolist(), frame[column].tolist()
+        texts = own[column].tolist()
+        others = frame[column].tolist()
         for row, place in places.items():
-            if _are_other_texts(texts[place], others[row]):
-                raise UsageError(
-                    f"Nothing was corrected. {column!r} of {reader.name_row(frame.index[row])} is "
-                    "another one in the corrections than in the result: the labels may have been "
-                    "lost in a file. Read it with them as the index: "
-                    "pd.read_csv(path, index_col=0)."
-                )
+            if not _are_other_texts(texts[place], others[row]):
+                continue
+            name = reader.name_row(frame.index[row])
+            raise UsageError(
+                f"Nothing was corrected. {column!r} of {name} is "
+                "another one in the corrections than in the result: the labels may have been "
+                "lost in a file. Read it with them as the index: "
+                "pd.read_csv(path, index_col=0)."
+            )
 
 
 def _are_other_texts(first: object, second: object) -> bool:
     """Tell whether two cells are texts of different words."""
-    if not (_is_text(first) and _is_text(second)):
+    if not isinstance(first, str) or not isinstance(second, str):
         return False
-    return str(first).split() != str(second).split()
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return first.split() != second.split()
 
 
 # Cells
@@ -167,7 +171,8 @@ def _read_cells(
     for column, (name, alias) in target.columns.items():
         if column not in frame.columns:
             continue
-        values, shown = frame[column].tolist(), target.frame[column].tolist()
+        values = frame[column].tolist()
+        shown = target.frame[column].tolist()
         for row, place in places.items():
             try:
                 form, is_new = _read_cell(target, column, values[row], shown[place], place)
@@ -175,7 +180,8 @@ def _read_cells(
                 reader.add_problem(frame.index[row], f"{column}: {error}")
                 continue
             if is_new:
-                fields.setdefault(row, {}).setdefault(name, {})[alias] = form
+                of_row = fields.setdefault(row, {})
+                of_row.setdefault(name, {})[alias] = form
     return [GivenCorrection(frame.index[row], places[row], fields[row]) for row in sorted(fields)]
 
 
@@ -205,10 +211,13 @@ def _is_written_as(cell: object, value: object) -> bool:
     """
     if isinstance(cell, int) and isinstance(value, float):
         return float(cell) == value
-    texts = [str(cell)]
-    if isinstance(cell, list | np.ndarray):
-        texts.append(str(np.array([*cell, None], dtype=object)[:-1]))
-    return str(value) in texts
+    text = str(value)
+    if text == str(cell):
+        return True
+    if not isinstance(cell, list | np.ndarray):
+        return False
+    padded = np.array([*cell, None], dtype=object)  # else lists of one length became a matrix
+    return text == str(padded[:-1])
 
 
 def _is_missing(value: object) -> bool:
@@ -222,8 +231,9 @@ def _is_missing(value: object) -> bool:
 
 def _differs(kind: FindingType, form: dict[str, Any], alias: str, value: object) -> bool:
     """Tell whether a value makes another finding of one."""
+    changed = {**form, alias: value}
     before, _ = kind.record(form, coded=True, empty_texts=True)
-    after, _ = kind.record({**form, alias: value}, coded=True, empty_texts=True)
+    after, _ = kind.record(changed, coded=True, empty_texts=True)
     return before is None or before != after
 
 
@@ -250,15 +260,17 @@ def _read_candidates(value: Any) -> list[Any]:
         (['true', True], [3.0, 3, '3'], ["['a', 'b']", ['a', 'b']])
     """
     form = as_json(value)
-    candidates = [form]
     if isinstance(form, str):
-        if form.strip().casefold() in TRUTHS:
-            return [form, TRUTHS[form.strip().casefold()]]
-        candidates += _parse_text(form)
-    elif is_number(form):
-        whole = int(form) if is_exact_whole(form) else form
-        candidates += [] if isinstance(form, int) else [whole]
-        candidates.append(str(whole))
+        truth = TRUTHS.get(form.strip().casefold())
+        if truth is not None:
+            return [form, truth]
+        return [form, *_parse_text(form)]
+    candidates = [form]
+    if is_number(form):
+        number = int(form) if is_exact_whole(form) else form
+        if not isinstance(form, int):
+            candidates.append(number)
+        candidates.append(str(number))
         if form in {0, 1}:
             candidates.append(bool(form))
     return candidates
@@ -267,17 +279,22 @@ def _read_candidates(value: Any) -> list[Any]:
 def _parse_text(text: str) -> list[Any]:
     """Return what a text stands for: a time, JSON, or a literal of Python."""
     meanings: list[Any] = []
+    stripped = text.strip()
     with contextlib.suppress(ValueError):
-        meanings.append(dt.datetime.fromisoformat(text.strip()).isoformat())
+        moment = dt.datetime.fromisoformat(stripped)
+        meanings.append(moment.isoformat())
     for parse in (json.loads, ast.literal_eval):
         try:
             parsed = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+        if isinstance(parsed, str):
+            continue
         # A text such as "['a' 'b']", which numpy writes, is another list to Python.
-        if not isinstance(parsed, str) and (parse is json.loads or repr(parsed) == text.strip()):
-            with contextlib.suppress(InvalidOutput):
-                meanings.append(as_json(parsed))
+        if parse is ast.literal_eval and repr(parsed) != stripped:
+            continue
+        with contextlib.suppress(InvalidOutput):
+            meanings.append(as_json(parsed))
     return meanings
 
 
@@ -303,18 +320,21 @@ def _read_records(
     records: dict[int, list[dict[str, Any]]] = {}
     label_of: dict[int, Any] = {}
     for row, place in places.items():
-        label_of.setdefault(place, frame.index[row])
+        label = frame.index[row]
+        label_of.setdefault(place, label)
         try:
             record = _read_record(frame, row, kind)
         except InvalidOutput as error:
-            reader.add_problem(frame.index[row], str(error))
+            reader.add_problem(label, str(error))
             continue
-        records.setdefault(place, []).extend([record] if record else [])
+        of_place = records.setdefault(place, [])
+        if record:
+            of_place.append(record)
     corrections: list[GivenCorrection] = []
     for place, listed in records.items():
         if _are_other_records(reader.target, name, place, listed):
-            given = GivenCorrection(label_of[place], place, {name: {ITEMS: listed}})
-            corrections.append(given)
+            fields = {name: {ITEMS: listed}}
+            corrections.append(GivenCorrection(label_of[place], place, fields))
     return corrections
 
 
@@ -323,7 +343,9 @@ def _are_other_records(
 ) -> bool:
     """Tell whether records are others than those that were found of a row."""
     found = target.form(name, target.unit(place))
-    return found is None or _differs(target.kind(name), found, ITEMS, records)
+    if found is None:
+        return True
+    return _differs(target.kind(name), found, ITEMS, records)
 
 
 def _read_record(frame: pd.DataFrame, row: int, kind: FindingType) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from pandas.api.extensions import ExtensionArray
 
     from pandas_amr._result.result import Result
 
@@ -23,8 +24,12 @@ DIFFERS_COLUMN = "amr_differs"
 STATUS_COLUMN = "amr_status"
 STATUS = "status"  # in what rows differ, if one has no finding
 SUMMARY = "amr_diff"
-SIDES = ("self", "other")
+SELF = "self"
+OTHER = "other"
 MOST_LABELS = 100  # that the summary lists of rows which only one of the two has
+
+Places: TypeAlias = "NDArray[np.int64]"
+Mask: TypeAlias = "NDArray[np.bool_]"
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,30 @@ class _Side:
     frame: pd.DataFrame
     fields: list[str]
     statuses: list[Any]
-    has_finding: NDArray[np.bool_]
+    has_finding: Mask
 
-    def values(self, field: str, places: NDArray[np.int64]) -> list[Any]:
-        """Return the cells of a column at some places; None if the row is not there."""
-        column = self.frame[field].tolist()
-        return [column[place] if place >= 0 else None for place in places.tolist()]
+    def have_findings_at(self, places: Places) -> Mask:
+        """Tell which of some rows have a finding; those that are not here have none."""
+        if not len(self.has_finding):
+            return np.zeros(len(places), dtype=bool)
+        is_here = places >= 0
+        has_finding: Mask = self.has_finding[places] & is_here
+        return has_finding
 
-    def statuses_at(self, places: NDArray[np.int64]) -> list[Any]:
-        """Return the statuses of some rows; None of a row that is not there."""
-        return [self.statuses[place] if place >= 0 else None for place in places.tolist()]
+    def statuses_at(self, places: Places) -> ExtensionArray:
+        """Return the statuses of some rows; NA of a row that is not here."""
+        statuses = pd.array(self.statuses, dtype="string")
+        return statuses.take(places, allow_fill=True)
+
+    def cells_at(self, field: str, places: Places) -> ExtensionArray:
+        """Return the cells of a field in some rows; NA in a row that is not here."""
+        cells: ExtensionArray = self.frame[field].array.take(places, allow_fill=True)
+        return cells
+
+    def values_at(self, column: Any, places: Places) -> list[Any]:
+        """Return the cells of a column in some rows that are here, as they are compared."""
+        cells = self.frame[column].iloc[places].tolist()
+        return [plain_value(cell) for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -58,13 +77,13 @@ class _Pairs:
     """The rows of both: their labels, and where each stands in either; -1 if it is not there."""
 
     labels: pd.Index
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
+    first: Places
+    second: Places
 
     @property
-    def in_both(self) -> NDArray[np.bool_]:
+    def in_both(self) -> Mask:
         """Whether each row is in both."""
-        both: NDArray[np.bool_] = (self.first >= 0) & (self.second >= 0)
+        both: Mask = (self.first >= 0) & (self.second >= 0)
         return both
 
 
@@ -83,16 +102,17 @@ def compare_results(
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise UsageError(f"diff(tolerance=...) takes a share from 0, not {tolerance!r}.")
-    sides = _read_side(*first), _read_side(*second)
-    fields = [field for field in sides[0].fields if field in sides[1].fields]
+    own = _read_side(*first)
+    other = _read_side(*second)
+    fields = [field for field in own.fields if field in other.fields]
     if not fields:
         raise UsageError(
             "The two results have no field in common: this one has "
-            f"{', '.join(sides[0].fields) or 'none'}, the other "
-            f"{', '.join(sides[1].fields) or 'none'}."
+            f"{', '.join(own.fields) or 'none'}, the other "
+            f"{', '.join(other.fields) or 'none'}."
         )
-    pairs = _match_rows(sides[0].frame.index, sides[1].frame.index)
-    return _Comparison(sides, pairs, fields, tolerance).frame()
+    pairs = _match_rows(own.frame.index, other.frame.index)
+    return _Comparison(own, other, pairs, fields, tolerance).frame()
 
 
 def _read_side(result: Result, columns: Sequence[str]) -> _Side:
@@ -108,16 +128,13 @@ def _read_side(result: Result, columns: Sequence[str]) -> _Side:
             "into memory."
         )
     fields = [name for name in columns if not _is_count(name, columns)]
-    status = result.status
-    if status is None:
-        return _Side(frame, fields, ["ok"] * len(frame), np.ones(len(frame), dtype=bool))
-    return _Side(frame, fields, status["status"].tolist(), have_findings(status))
-
-
-def _note(reasons: list[list[str]], rows: NDArray[np.int64], reason: str) -> None:
-    """Note in what some rows differ."""
-    for row in rows.tolist():
-        reasons[row].append(reason)
+    if result.status is None:
+        statuses = ["ok"] * len(frame)
+        has_finding = np.ones(len(frame), dtype=bool)
+    else:
+        statuses = result.status["status"].tolist()
+        has_finding = have_findings(result.status)
+    return _Side(frame, fields, statuses, has_finding)
 
 
 def _is_count(name: str, columns: Sequence[str]) -> bool:
@@ -131,8 +148,8 @@ def _match_rows(first: pd.Index, second: pd.Index) -> _Pairs:
     Raises:
         UsageError: labels are doubled, and do not tell which rows belong together.
     """
+    places = np.arange(len(first), dtype=np.int64)
     if first.equals(second):
-        places = np.arange(len(first), dtype=np.int64)
         return _Pairs(first, places, places)
     for index, whose in ((first, "this result"), (second, "the other one")):
         if not index.is_unique:
@@ -145,127 +162,138 @@ def _match_rows(first: pd.Index, second: pd.Index) -> _Pairs:
             f"Rows are matched by label: those of this result have {first.nlevels} levels, those "
             f"of the other {second.nlevels}."
         )
-    in_second = second.get_indexer(first).astype(np.int64)
-    added = np.flatnonzero(first.get_indexer(second) < 0).astype(np.int64)
+    places_in_second = second.get_indexer(first).astype(np.int64)
+    is_only_in_second = first.get_indexer(second) < 0
+    added = np.flatnonzero(is_only_in_second)
     labels = first.append(second[added])
-    of_first = np.concatenate([np.arange(len(first)), np.full(len(added), -1)]).astype(np.int64)
-    return _Pairs(labels, of_first, np.concatenate([in_second, added]))
+    not_in_first = np.full(len(added), -1, dtype=np.int64)
+    return _Pairs(
+        labels,
+        first=np.concatenate([places, not_in_first]),
+        second=np.concatenate([places_in_second, added]),
+    )
 
 
 @dataclass(frozen=True)
 class _Comparison:
     """Two results, with the rows and fields that they have in common."""
 
-    sides: tuple[_Side, _Side]
+    first: _Side
+    second: _Side
     pairs: _Pairs
     fields: list[str]
     tolerance: float
 
     def frame(self) -> pd.DataFrame:
         """Return the rows in which they differ, side by side, with the summary."""
-        has_first = self._has_finding(self.sides[0], self.pairs.first)
-        has_second = self._has_finding(self.sides[1], self.pairs.second)
+        has_first = self.first.have_findings_at(self.pairs.first)
+        has_second = self.second.have_findings_at(self.pairs.second)
         reasons: list[list[str]] = [[] for _ in self.pairs.labels]
         figures: dict[str, dict[str, int]] = {}
         for field in self.fields:
             rows, compared = self._find_differing(field, has_first, has_second)
             figures[field] = {"differ": len(rows), "of": compared}
-            _note(reasons, rows, field)
-        _note(reasons, np.flatnonzero(self.pairs.in_both & (has_first != has_second)), STATUS)
-        self._note_only(reasons)
+            for row in rows:
+                reasons[row].append(field)
+        one_has_none = self.pairs.in_both & (has_first != has_second)
+        _note(reasons, one_has_none, STATUS)
+        _note(reasons, self.pairs.second < 0, f"only in {SELF}")
+        _note(reasons, self.pairs.first < 0, f"only in {OTHER}")
         shown = self._show(reasons)
         shown.attrs[SUMMARY] = self._summarise(reasons, figures)
         return shown
 
-    def _has_finding(self, side: _Side, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-        if not len(side.has_finding):
-            return np.zeros(len(places), dtype=bool)
-        has_finding: NDArray[np.bool_] = side.has_finding[places] & (places >= 0)
-        return has_finding
-
-    def _note_only(self, reasons: list[list[str]]) -> None:
-        """Note the rows that only one of the two has."""
-        for side, places in zip(SIDES, (self.pairs.second, self.pairs.first), strict=True):
-            _note(reasons, np.flatnonzero(places < 0), f"only in {side}")
-
     def _find_differing(
-        self, field: str, has_first: NDArray[np.bool_], has_second: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], int]:
+        self, field: str, has_first: Mask, has_second: Mask
+    ) -> tuple[list[int], int]:
         """Return the rows whose findings of a field differ, and how many were compared.
 
         If one of several maps failed, the row counts as failed; the others' findings are there.
         """
-        is_in_both = self.pairs.in_both
-        rows = np.flatnonzero(is_in_both & (has_first | has_second))
-        first = self.sides[0].values(field, self.pairs.first[rows])
-        second = self.sides[1].values(field, self.pairs.second[rows])
+        one_has_finding = has_first | has_second
+        rows = np.flatnonzero(self.pairs.in_both & one_has_finding)
+        first = self.first.values_at(field, self.pairs.first[rows])
+        second = self.second.values_at(field, self.pairs.second[rows])
         differing: list[int] = []
         compared = 0
         for row, one, other in zip(rows.tolist(), first, second, strict=True):
-            pair = plain_value(one), plain_value(other)
-            if None in pair and not (has_first[row] and has_second[row]):
+            is_missing = one is None or other is None
+            both_have_findings = has_first[row] and has_second[row]
+            if is_missing and not both_have_findings:
                 continue
             compared += 1
-            if not is_same(*pair, self.tolerance):
+            if not is_same(one, other, self.tolerance):
                 differing.append(row)
-        return np.array(differing, dtype=np.int64), compared
+        return differing, compared
 
-    def _find_changed_content(self, rows: NDArray[np.int64]) -> set[int]:
+    def _find_changed_content(self, rows: Places) -> set[int]:
         """Return those of some rows whose own columns differ: they are other rows by now."""
         changed: set[int] = set()
-        own = self._own_columns(0)
-        for column in own:
-            if column not in self._own_columns(1):
+        columns_of_second = self._own_columns(self.second)
+        for column in self._own_columns(self.first):
+            if column not in columns_of_second:
                 continue
-            first = self.sides[0].values(column, self.pairs.first[rows])
-            second = self.sides[1].values(column, self.pairs.second[rows])
+            first = self.first.values_at(column, self.pairs.first[rows])
+            second = self.second.values_at(column, self.pairs.second[rows])
             for row, one, other in zip(rows.tolist(), first, second, strict=True):
-                if plain_value(one) != plain_value(other):
+                if one != other:
                     changed.add(row)
         return changed
 
-    def _own_columns(self, side: int) -> list[Any]:
+    def _own_columns(self, side: _Side) -> list[Any]:
         """Return the columns of a frame that are no findings, each of which is there once."""
-        frame, fields = self.sides[side].frame, self.sides[side].fields
-        if frame.columns.nlevels > 1 or not frame.columns.is_unique:
+        columns = side.frame.columns
+        if columns.nlevels > 1 or not columns.is_unique:
             return []
-        return [
-            name
-            for name in frame.columns
-            if name not in fields and not _is_count(str(name), fields)
-        ]
+        own: list[Any] = []
+        for name in columns:
+            is_finding = name in side.fields or _is_count(str(name), side.fields)
+            if not is_finding:
+                own.append(name)
+        return own
 
     def _show(self, reasons: list[list[str]]) -> pd.DataFrame:
         """Return the rows that there is a reason for, side by side."""
         rows = np.flatnonzero([bool(noted) for noted in reasons])
-        why = [", ".join(noted) for noted in reasons if noted]
-        columns: dict[tuple[str, str], Any] = {(DIFFERS_COLUMN, ""): pd.array(why, dtype="string")}
-        places = (self.pairs.first[rows], self.pairs.second[rows])
-        sides = list(zip(SIDES, self.sides, places, strict=True))
-        for name, side, own in sides:
-            columns[STATUS_COLUMN, name] = pd.array(side.statuses_at(own), dtype="string")
+        differs = [", ".join(reasons[row]) for row in rows]
+        in_first = self.pairs.first[rows]
+        in_second = self.pairs.second[rows]
+        columns: dict[tuple[str, str], Any] = {}
+        columns[DIFFERS_COLUMN, ""] = pd.array(differs, dtype="string")
+        columns[STATUS_COLUMN, SELF] = self.first.statuses_at(in_first)
+        columns[STATUS_COLUMN, OTHER] = self.second.statuses_at(in_second)
         for field in self.fields:
-            for name, side, own in sides:
-                columns[field, name] = side.frame[field].array.take(own, allow_fill=True)
+            columns[field, SELF] = self.first.cells_at(field, in_first)
+            columns[field, OTHER] = self.second.cells_at(field, in_second)
         return pd.DataFrame(columns, index=self.pairs.labels[rows])
 
     def _summarise(
         self, reasons: list[list[str]], figures: dict[str, dict[str, int]]
     ) -> dict[str, Any]:
         """Return the summary: of plain values, since pandas compares what stands in attrs."""
+        in_both = self.pairs.in_both
         has_reason = np.array([bool(noted) for noted in reasons], dtype=bool)
-        rows = np.flatnonzero(has_reason & self.pairs.in_both)
-        labels, own = self.pairs.labels, [set(side.fields) for side in self.sides]
-        only_self, only_other = labels[self.pairs.second < 0], labels[self.pairs.first < 0]
+        rows = np.flatnonzero(has_reason & in_both)
+        changed = self._find_changed_content(rows)
+        only_self = self.pairs.labels[self.pairs.second < 0]
+        only_other = self.pairs.labels[self.pairs.first < 0]
+        fields_of_self = set(self.first.fields)
+        fields_of_other = set(self.second.fields)
         return {
-            "rows": int(self.pairs.in_both.sum()),
+            "rows": int(in_both.sum()),
             "differ": len(rows),
-            "other_content": len(self._find_changed_content(rows)),
+            "other_content": len(changed),
             "fields": figures,
             "rows_only_self": len(only_self),
             "rows_only_other": len(only_other),
             "only_self": only_self[:MOST_LABELS].tolist(),
             "only_other": only_other[:MOST_LABELS].tolist(),
-            "fields_only_self": sorted(own[0] - own[1]),
-            "fields_only_other": sorted(own[1] - own[0]),
+            "fields_only_self": sorted(fields_of_self - fields_of_other),
+            "fields_only_other": sorted(fields_of_other - fields_of_self),
         }
+
+
+def _note(reasons: list[list[str]], applies: Mask, reason: str) -> None:
+    """Note in what some rows differ."""
+    for row in np.flatnonzero(applies):
+        reasons[row].append(reason)

@@ -65,7 +65,8 @@ class Score:
         if field not in self.fields.index:
             others = ", ".join(map(repr, self.fields.index))
             raise UsageError(f"There are no labels of {field!r}, only of {others}.")
-        pairs = self.pairs[self.pairs["field"] == field]
+        is_of_field = self.pairs["field"] == field
+        pairs = self.pairs[is_of_field]
         labelled = pairs["labelled"]
         found = pairs["found"].map(_missing_by_name)
         return pd.crosstab(labelled, found)
@@ -138,7 +139,8 @@ def score_of(
 
 
 def _figures(pairs: pd.DataFrame) -> dict[str, Any]:
-    rows, right = len(pairs), int(pairs["right"].sum())
+    rows = len(pairs)
+    right = int(pairs["right"].sum())
     low, high = wilson_interval(right, rows)
     differences: list[float] = []
     for found, labelled in zip(pairs["found"], pairs["labelled"], strict=True):
@@ -167,20 +169,22 @@ def _has_classes(pairs: pd.DataFrame) -> bool:
 
 def _classes(field: str, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return precision and recall of each class."""
-    labels, found = pairs["labelled"].tolist(), pairs["found"].tolist()
-    rows = []
+    labels = pairs["labelled"].tolist()
+    found = pairs["found"].tolist()
+    rows: list[dict[str, Any]] = []
     for value in sorted(set(labels), key=str):
         is_labelled = np.array([is_same(label, value) for label in labels])
         is_found = np.array([is_same(finding, value) for finding in found])
-        hits = int((is_labelled & is_found).sum())
-        row = {"field": field, "class": value}
-        rows.append(row | _class_figures(hits, int(is_found.sum()), int(is_labelled.sum())))
+        hits = is_labelled & is_found
+        figures = _class_figures(int(hits.sum()), int(is_found.sum()), int(is_labelled.sum()))
+        rows.append({"field": field, "class": value, **figures})
     return pd.DataFrame(rows).set_index(["field", "class"])
 
 
 def _class_figures(hits: int, found: int, support: int) -> dict[str, Any]:
     recall = hits / support
     precision = hits / found if found else None
-    total = (precision or 0.0) + recall
-    f1 = 2 * (precision or 0.0) * recall / total if total else 0.0
+    f1 = 0.0
+    if precision:
+        f1 = 2 * precision * recall / (precision + recall)
     return {"precision": precision, "recall": recall, "f1": f1, "support": support}

@@ -82,16 +82,20 @@ def _select_column(
 
 def _listed(names: Iterable[Any]) -> str:
     distinct = list(dict.fromkeys(map(repr, names)))
-    more = ", ..." if len(distinct) > MOST_NAMED else ""
-    return ", ".join(distinct[:MOST_NAMED]) + more
+    listed = distinct[:MOST_NAMED]
+    if len(distinct) > MOST_NAMED:
+        listed.append("...")
+    return ", ".join(listed)
 
 
 def _is_same_group(group: object, other: object) -> bool:
     """Whether two groups are the same; missing keys are equal here."""
     if isinstance(group, tuple) and isinstance(other, tuple):
         return len(group) == len(other) and all(map(_is_same_group, group, other))
-    if _is_missing(group) or _is_missing(other):
-        return _is_missing(group) and _is_missing(other)
+    if _is_missing(group):
+        return _is_missing(other)
+    if _is_missing(other):
+        return False
     return bool(group == other)
 
 

@@ -34,8 +34,8 @@ def read_rows(frame: Any, positions: Sequence[int]) -> pd.DataFrame:
     """Read the rows at some positions of a result's frame."""
     if isinstance(frame, pd.DataFrame):
         return frame.iloc[list(positions)]
-    rows = frame_of(frame.take(np.asarray(positions, dtype=np.int64)))
-    return rows.set_axis(pd.Index(positions))
+    taken = frame.take(np.asarray(positions, dtype=np.int64))
+    return frame_of(taken).set_axis(pd.Index(positions))
 
 
 def count_rows(frame: Any) -> int:
@@ -81,11 +81,12 @@ def sort_columns(result: Result, frame: pd.DataFrame, found: Sequence[str]) -> C
     labels: list[Any] = list(frame.columns)
     for place, label in enumerate(labels):
         name = label[0] if isinstance(label, tuple) else label
+        is_planned = planned is not None and label in planned
         if name in of_status:
             columns.status.append(place)
-        elif str(name) in found and (planned is None or label not in planned):
+        elif str(name) in found and not is_planned:
             columns.findings.append(place)
-        elif planned is None or label in planned:
+        elif planned is None or is_planned:
             columns.content.append(place)
         else:
             columns.others.append(place)
@@ -131,11 +132,14 @@ def list_problems(result: Result) -> list[Problem]:
     if result.stopped is not None:
         problems.append(Problem(f"The run stopped early: {result.stopped}"))
     counts = count_statuses(result)
-    if counts.get("skipped"):
-        rows = counted_of(counts["skipped"], sum(counts.values()), "row")
+    skipped = counts.get("skipped")
+    if skipped:
+        total = sum(counts.values())
+        rows = counted_of(skipped, total, "row")
         problems.append(Problem(f"Skipped: {rows}; the run ended before their turn."))
     is_unanswered = result.output is None and wants_answer(result)
-    if is_unanswered and not any(each.is_fatal for each in problems):
+    is_explained = any(problem.is_fatal for problem in problems)
+    if is_unanswered and not is_explained:
         problems.append(Problem("There is no answer: nothing was reduced.", is_fatal=True))
     return problems
 
@@ -150,18 +154,23 @@ def wants_answer(result: Result) -> bool:
 
 def reduce_failures(result: Result) -> list[str]:
     """List why the reduce failed, each reason once."""
-    positions = result.failures["position"]
-    reasons = result.failures.loc[positions.isna(), "reason"]
-    texts = [str(reason).removeprefix("reduce: ") for reason in reasons]
-    return list(dict.fromkeys(texts))
+    failures = result.failures
+    is_of_reduce = failures["position"].isna()
+    texts: dict[str, None] = {}
+    for reason in failures.loc[is_of_reduce, "reason"]:
+        text = str(reason).removeprefix("reduce: ")
+        texts[text] = None
+    return list(texts)
 
 
 def count_statuses(result: Result) -> Mapping[str, int]:
     """Count the rows by their status, those of which there are any."""
     counts: Counter[str] = Counter()
-    for part in parts_of(result) or ():
-        counts.update(part.counts)
-    if parts_of(result) is None and result.status is not None:
+    parts = parts_of(result)
+    if parts is not None:
+        for part in parts:
+            counts.update(part.counts)
+    elif result.status is not None:
         for status, count in result.status["status"].value_counts().items():
             counts[str(status)] = int(count)
     return {status: count for status, count in counts.items() if count}
@@ -195,20 +204,24 @@ class FailureGroup:
 
 def group_failures(result: Result) -> list[FailureGroup]:
     """Group the failed rows by their reason, the most frequent first."""
-    labels: dict[tuple[str, str], list[Any]] = {}
+    labels_of: dict[tuple[str, str], list[Any]] = {}
     failures = result.failures
-    rows = failures[failures["position"].notna()]
-    for label, map_name, who, reason in zip(
-        rows["label"], rows["map"], rows["who"], rows["reason"], strict=True
-    ):
-        name = f"{who} (map {map_name})" if isinstance(map_name, str) else str(who)
-        labels.setdefault((str(reason), name), []).append(label)
-    groups = [FailureGroup(*key, tuple(listed)) for key, listed in labels.items()]
-    return sorted(groups, key=_fewest_rows)
+    is_of_row = failures["position"].notna()
+    rows = failures.loc[is_of_row, ["label", "map", "who", "reason"]]
+    for label, map_name, who, reason in rows.itertuples(index=False):
+        name = str(who)
+        if isinstance(map_name, str):
+            name = f"{name} (map {map_name})"
+        key = (str(reason), name)
+        labels_of.setdefault(key, []).append(label)
+    groups: list[FailureGroup] = []
+    for (reason, who), labels in labels_of.items():
+        groups.append(FailureGroup(reason, who, tuple(labels)))
+    return sorted(groups, key=_count_failed, reverse=True)
 
 
-def _fewest_rows(group: FailureGroup) -> int:
-    return -len(group.labels)
+def _count_failed(group: FailureGroup) -> int:
+    return len(group.labels)
 
 
 # -- what it cost ----------------------------------------------------------------------------------
@@ -217,13 +230,15 @@ def _fewest_rows(group: FailureGroup) -> int:
 def cost_rows(result: Result) -> list[list[Any]]:
     """List calls, tokens and money by phase and model, then their sum."""
     rows: list[list[Any]] = []
-    for phase, line in zip(result.usage.index, result.usage.to_dict("records"), strict=True):
-        money = line["money"]
-        figures = {name: int(line[name]) for name in COUNTS if name != "seconds"}
-        usage = Usage(**figures, money=None if pd.isna(money) else float(money))
-        rows.append([str(phase), str(line["model"]), *cost_figures(usage)])
+    lines = result.usage.reset_index().to_dict("records")
+    for line in lines:
+        counts = {name: int(line[name]) for name in COUNTS if name != "seconds"}
+        money = None if pd.isna(line["money"]) else float(line["money"])
+        figures = cost_figures(Usage(**counts, money=money))
+        rows.append([str(line["phase"]), str(line["model"]), *figures])
     if len(rows) > 1:
-        rows.append(["all", "", *cost_figures(result.total)])
+        figures = cost_figures(result.total)
+        rows.append(["all", "", *figures])
     return rows
 
 
@@ -255,22 +270,20 @@ def list_sources(result: Result) -> list[ItemSources]:
     """List what each item of the answer rests on, in the order of the answer."""
     if result.sources is None:
         return []
-    rows = result.sources
-    nothing = [None] * len(rows)
-    groups = rows["group"] if "group" in rows.columns else nothing
-    columns = rows["column"] if "column" in rows.columns else nothing
     items: dict[Any, ItemSources] = {}
-    for group, column, item, label, position, is_general in zip(
-        groups, columns, rows["item"], rows["label"], rows["position"], rows["general"], strict=True
-    ):
-        key = (_key_of(group), _key_of(column), item)
+    rows: Any = result.sources.itertuples(index=False)
+    for row in rows:
+        group = getattr(row, "group", None)
+        column = getattr(row, "column", None)
+        key = (_key_of(group), _key_of(column), row.item)
         if key not in items:
-            items[key] = ItemSources(int(item), group, column)
-        if is_general:
-            items[key].general += 1
+            items[key] = ItemSources(int(row.item), group, column)
+        item = items[key]
+        if row.general:
+            item.general += 1
         else:
-            items[key].labels.append(label)
-            items[key].positions.append(int(position))
+            item.labels.append(row.label)
+            item.positions.append(int(row.position))
     return list(items.values())
 
 
@@ -278,4 +291,6 @@ def _key_of(group: Any) -> Any:
     """Return what tells groups apart; missing keys are one."""
     if isinstance(group, tuple):
         return tuple(map(_key_of, group))
-    return None if pd.api.types.is_scalar(group) and pd.isna(group) else group
+    if pd.api.types.is_scalar(group) and pd.isna(group):
+        return None
+    return group

@@ -59,9 +59,10 @@ class Correctable:
         """The map, and its own name of the field, of each column that findings have."""
         columns: dict[str, tuple[str | None, str]] = {}
         for name, kind in self.kinds.items():
-            if kind is not None:
-                for column, alias in kind.aliases.items():
-                    columns[column] = (name, alias)
+            if kind is None:
+                continue
+            for column, alias in kind.aliases.items():
+                columns[column] = (name, alias)
         return columns
 
     def kind(self, name: str | None) -> FindingType:
@@ -86,8 +87,9 @@ class Correctable:
 
     def status(self, name: str | None, unit: int) -> str:
         """Return the status of a unit of a map."""
-        place = int(np.searchsorted(self.findings.units.asked, unit))
-        return str(self.findings.statuses[name][place])
+        findings = self.findings
+        place = np.searchsorted(findings.units.asked, unit)
+        return str(findings.statuses[name][place])
 
     def load(self, units: Collection[int]) -> None:
         """Load the findings of some units, which are then looked at one by one."""
@@ -99,7 +101,8 @@ class Correctable:
         record = self.records[name].get(unit)
         if record is None or self.status(name, unit) not in FOUND:
             return None
-        return json_record(record, self.kind(name).model)
+        kind = self.kind(name)
+        return json_record(record, kind.model)
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,11 @@ class CorrectionReader:
         for label, value in given.items():
             try:
                 position = self.find_position(label)
-                corrections.append(GivenCorrection(label, position, self._read_value(value)))
+                fields = self._read_value(value)
             except RefusedCorrection as refusal:
                 self.add_problem(label, str(refusal))
+                continue
+            corrections.append(GivenCorrection(label, position, fields))
         return corrections
 
     def add_problem(self, label: object, problem: str) -> None:
@@ -188,7 +193,9 @@ class CorrectionReader:
 
     def name_row(self, label: object) -> str:
         """Name a row as it was named."""
-        return f"row {label!r}" if self.by == "label" else f"the row at {label!r}"
+        if self.by == "position":
+            return f"the row at {label!r}"
+        return f"row {label!r}"
 
     # Values
 
@@ -205,26 +212,29 @@ class CorrectionReader:
                 f"it takes a dict by the names of the maps ({names}) or of the columns, not a "
                 f"{type(value).__name__}"
             )
-        by_map: dict[str | None, dict[str, Any] | None] = {}
+        by_map: dict[str | None, Mapping[str, Any] | None] = {}
         for key, part in value.items():
             name, fields = self._read_part(key, part)
-            by_map[name] = None if fields is None else (by_map.get(name) or {}) | fields
-        return dict(by_map)
+            earlier = by_map.get(name)
+            if fields is not None and earlier is not None:
+                fields = {**earlier, **fields}
+            by_map[name] = fields
+        return by_map
 
     def _read_part(self, key: Any, part: object) -> tuple[str | None, dict[str, Any] | None]:
         """Read what stands under the name of a map or of a column; return the map, and fields."""
         target = self.target
-        if key in target.kinds and part is None:
+        is_map = key in target.kinds
+        if is_map and part is None:
             return key, None
         if key in target.columns and not self._is_finding(key, part):
             name, alias = target.columns[key]
             return name, {alias: _as_json(part)}
-        if key in target.kinds:
+        if is_map:
             return key, self._read_fields(key, part)
-        known = [*map(str, target.kinds), *target.columns]
-        raise RefusedCorrection(
-            f"{key!r} is no map and no column of findings{_suggest(key, known)}"
-        )
+        names = map(str, target.kinds)
+        suggestion = _suggest(key, [*names, *target.columns])
+        raise RefusedCorrection(f"{key!r} is no map and no column of findings{suggestion}")
 
     def _is_finding(self, key: Any, part: object) -> bool:
         """Tell whether a value under a name that a map and its column share is a whole finding."""
@@ -243,7 +253,10 @@ class CorrectionReader:
             raise RefusedCorrection(
                 f"it takes {_describe_shape(kind)}, not a value of the type {type(value).__name__}"
             )
-        fields = {_find_alias(kind, key): part for key, part in _as_json(value).items()}
+        fields: dict[str, Any] = {}
+        for key, part in _as_json(value).items():
+            alias = _find_alias(kind, key)
+            fields[alias] = part
         if not fields:
             raise RefusedCorrection(f"it names no field; it takes {_describe_shape(kind)}")
         return fields
@@ -256,28 +269,32 @@ class CorrectionReader:
         Raises:
             UsageError: some do not fit; the message says of each what would be right.
         """
-        self.target.load({self.target.unit(one.position) for one in given})
+        units = [self.target.unit(row.position) for row in given]
+        self.target.load(set(units))
         checked: dict[str | None, dict[int, Correction | None]] = {}
         label_of: dict[tuple[str | None, int], Any] = {}
-        for one in given:
-            unit = self.target.unit(one.position)
-            for name, fields in one.fields.items():
+        for row, unit in zip(given, units, strict=True):
+            for name, fields in row.fields.items():
                 of_map = checked.setdefault(name, {})
                 try:
                     correction = self._check_one(name, unit, fields)
                     if unit in of_map:
                         self._check_alike(of_map[unit], correction, label_of[name, unit])
                 except RefusedCorrection as refusal:
-                    self.add_problem(one.label, str(refusal))
+                    self.add_problem(row.label, str(refusal))
                     continue
-                of_map[unit], label_of[name, unit] = correction, one.label
+                of_map[unit] = correction
+                label_of[name, unit] = row.label
         self._raise_problems()
         return checked
 
     def _check_alike(self, first: Correction | None, second: Correction | None, label: Any) -> None:
         """Check that rows of one unit are corrected alike; ``label`` is that of the first."""
-        records = [None if one is None else one.record for one in (first, second)]
-        if records[0] != records[1]:
+        if first is None or second is None:
+            is_alike = first is second
+        else:
+            is_alike = first.record == second.record
+        if not is_alike:
             raise RefusedCorrection(
                 f"it has the same content as {self.name_row(label)}, and one finding stands for "
                 "both: correct them alike"
@@ -307,14 +324,16 @@ class CorrectionReader:
         kind = target.kind(name)
         check = Check(kind, made=name in target.functions)
         before = target.form(name, unit)
-        form = {**(before or {}), **fields}
+        form = dict(fields) if before is None else {**before, **fields}
         record, problem = kind.record(form, coded=True, empty_texts=check.made)
         if record is None:
             raise RefusedCorrection(self._describe(name, unit, before, str(problem)))
         names = _names_of(kind, fields)
         if before is not None:
-            record = target.records[name][unit] | {key: record[key] for key in names}
-        return Correction(record, _find_form(record, check, form), names)
+            corrected = {key: record[key] for key in names}
+            record = target.records[name][unit] | corrected
+        known_form = _find_form(record, check, form)
+        return Correction(record, known_form, names)
 
     def _describe(
         self, name: str | None, unit: int, before: Mapping[str, Any] | None, problem: str
@@ -332,14 +351,17 @@ class CorrectionReader:
 def _suggest(name: object, names: Sequence[str]) -> str:
     """Suggest the name that is meant, in brackets; an empty text if none is close."""
     closest = closest_name(name, names)
-    return "" if closest is None else f" (did you mean {closest!r}?)"
+    if closest is None:
+        return ""
+    return f" (did you mean {closest!r}?)"
 
 
 def _describe_unknown(label: object, index: pd.Index) -> str:
     """Say that no row has a label; if one has it as a text or as a number, say that."""
     problem = f"no row has the label {label!r}"
     for other in (str(label), _as_number(label)):
-        if other != label and other is not None and other in index:
+        is_another = other is not None and other != label
+        if is_another and other in index:
             return f"{problem}, but one has {other!r}"
     return problem
 
@@ -373,14 +395,14 @@ def _as_json(value: object) -> Any:
 def _find_alias(kind: FindingType, name: object) -> str:
     """Return the name that a model uses for a field, by any of its names or by its column."""
     alias = kind.find_field(name) or kind.aliases.get(str(name))
-    if alias is None and kind.item is not None:
+    if alias is not None:
+        return alias
+    if kind.item is not None:
         raise RefusedCorrection(f"it takes {_describe_shape(kind)}")
-    if alias is None:
-        known = list(kind.aliases.values())
-        raise RefusedCorrection(
-            f"there is no field {name!r}{_suggest(name, known)}; the fields: {', '.join(known)}"
-        )
-    return alias
+    known = list(kind.aliases.values())
+    raise RefusedCorrection(
+        f"there is no field {name!r}{_suggest(name, known)}; the fields: {', '.join(known)}"
+    )
 
 
 def _describe_shape(kind: FindingType) -> str:
@@ -395,7 +417,8 @@ def _describe_shape(kind: FindingType) -> str:
 def _names_of(kind: FindingType, fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the model's own names of some fields."""
     names: list[str] = []
-    for name, alias in zip(kind.model.model_fields, kind.aliases.values(), strict=True):
+    aliases = kind.aliases.values()
+    for name, alias in zip(kind.model.model_fields, aliases, strict=True):
         if alias in fields:
             names.append(name)
     return tuple(names)
@@ -405,10 +428,11 @@ def _find_form(
     record: Mapping[str, Any], check: Check, given: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Return JSON that is read as a record again; None if none is."""
-    written = json_record(record, check.kind.model)
+    model = check.kind.model
+    written = json_record(record, model)
     for form in (written, dict(given)):
         plain: dict[str, Any] = json.loads(json.dumps(form))
-        again = check(plain)
-        if again is not None and json_record(again, check.kind.model) == written:
+        read = check(plain)
+        if read is not None and json_record(read, model) == written:
             return plain
     return None

@@ -41,8 +41,11 @@ def labels_by_field(frame: pd.DataFrame, fields: list[str], labels: object) -> d
         UsageError: the labels name no field, do not match the rows, or have another type.
     """
     by_field = _name_fields(fields, labels)
-    columns = {name: _match_rows(frame, name, values) for name, values in by_field.items()}
-    return {name: _convert(name, frame[name], column) for name, column in columns.items()}
+    matched = {name: _match_rows(frame, name, values) for name, values in by_field.items()}
+    converted: dict[str, pd.Series] = {}
+    for name, column in matched.items():
+        converted[name] = _convert(name, frame[name], column)
+    return converted
 
 
 def _name_fields(fields: list[str], labels: object) -> dict[Any, Any]:
@@ -50,8 +53,10 @@ def _name_fields(fields: list[str], labels: object) -> dict[Any, Any]:
         raise UsageError(
             "There is nothing to compare labels with: the result's frame holds no findings."
         )
+    by_field: dict[Any, Any]
     if isinstance(labels, pd.DataFrame):
-        by_field: dict[Any, Any] = {name: labels[name] for name in labels.columns if name in fields}
+        known = [name for name in labels.columns if name in fields]
+        by_field = {name: labels[name] for name in known}
     elif isinstance(labels, Mapping):
         by_field = dict(labels)
     elif len(fields) == 1:
@@ -161,10 +166,13 @@ def _to_bool(label: object) -> bool:
 
 
 def _to_number(label: object) -> Any:
-    number = label.item() if isinstance(label, np.generic) else label
+    number = label
+    if isinstance(label, np.generic):
+        number = label.item()
     if isinstance(label, str):
+        is_whole = label.strip().lstrip("+-").isdigit()
         try:
-            number = int(label) if label.strip().lstrip("+-").isdigit() else float(label)
+            number = int(label) if is_whole else float(label)
         except ValueError:
             raise ValueError(f"{label!r} is not a number") from None
     if isinstance(number, bool):
@@ -190,7 +198,9 @@ def _to_date(label: object) -> dt.date:
 
 def _to_zone(moment: pd.Timestamp, zone: dt.tzinfo | None) -> pd.Timestamp:
     """Convert a time to the zone of the findings; to UTC without a zone, if they have none."""
-    return moment.tz_localize(zone) if moment.tzinfo is None else moment.tz_convert(zone)
+    if moment.tzinfo is None:
+        return moment.tz_localize(zone)
+    return moment.tz_convert(zone)
 
 
 def _to_text(label: object) -> Any:

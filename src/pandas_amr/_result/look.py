@@ -94,14 +94,16 @@ def find_rows(index: pd.Index, label: object) -> list[int]:
     positions: list[int] = np.arange(len(index))[place].tolist()
     if positions:
         return positions
-    hint = did_you_mean(label, index[:COMPARED_LABELS].tolist()) or _describe_labels(index)
+    compared = index[:COMPARED_LABELS].tolist()
+    hint = did_you_mean(label, compared) or _describe_labels(index)
     raise UsageError(f"There is no row {name_label(label)}.{hint}")
 
 
 def _describe_labels(index: pd.Index) -> str:
     if not len(index):
         return " The result has no rows."
-    return f" Labels are those of result.frame: {name_label(index[0])} to {name_label(index[-1])}."
+    first, last = name_label(index[0]), name_label(index[-1])
+    return f" Labels are those of result.frame: {first} to {last}."
 
 
 def _look_at_row(result: Result, places: RowPlaces, position: int) -> Transcript:
@@ -113,7 +115,8 @@ def _look_at_row(result: Result, places: RowPlaces, position: int) -> Transcript
     finder = RowFinder(result, places, result.transcripts, position)
     sections = [*finder.find_sections(), *finder.find_in_journal()]
     facts += finder.describe_cost()
-    return Transcript(title, facts, finder.describe(has_sections=bool(sections)), sections)
+    notes = finder.describe(has_sections=bool(sections))
+    return Transcript(title, facts, notes, sections)
 
 
 def _list_facts(result: Result, places: RowPlaces, position: int) -> list[tuple[str, str]]:
@@ -121,8 +124,10 @@ def _list_facts(result: Result, places: RowPlaces, position: int) -> list[tuple[
     facts: list[tuple[str, str]] = []
     if result.status is not None:
         row = result.status.iloc[position]
-        reason = f": {row['reason']}" if isinstance(row["reason"], str) else ""
-        facts.append(("status", f"{row['status']}{reason}"))
+        status = str(row["status"])
+        if isinstance(row["reason"], str):
+            status = f"{status}: {row['reason']}"
+        facts.append(("status", status))
     for name, value in places.findings_at(position).items():
         facts.append((str(name), _show_value(value)))
     return facts
@@ -195,7 +200,8 @@ class RowFinder:
 
     def find_in_journal(self) -> list[Section]:
         """Find the runs that made what the journal had of the row."""
-        status, keys_of = self._result.status, self._transcripts.keys_of
+        status = self._result.status
+        keys_of = self._transcripts.keys_of
         if status is None or "from_journal" not in status.columns:  # parts do not know
             return []
         if not bool(status["from_journal"].iloc[self._position]):
@@ -206,7 +212,9 @@ class RowFinder:
             return []
         sections: list[Section] = []
         for name, key in keys_of(self._position).items():
-            what = "The journal had its finding" + ("" if name is None else f" of the map {name!r}")
+            what = "The journal had its finding"
+            if name is not None:
+                what = f"{what} of the map {name!r}"
             sentence, found, made = find_in_journal(self._transcripts, key, what)
             self._of_journal.append(sentence)
             if found is not None and made is not None:
@@ -219,16 +227,18 @@ class RowFinder:
         calls = self._usage.calls
         if not calls:
             return []
-        shared = (
-            f", for {counted(len(self._shared), 'row')} together" if len(self._shared) > 1 else ""
-        )
         figures = [counted(calls, "call"), *describe_usage(self._usage)]
-        return [("cost", ", ".join(figures) + shared)]
+        if len(self._shared) > 1:
+            rows = counted(len(self._shared), "row")
+            figures.append(f"for {rows} together")
+        return [("cost", ", ".join(figures))]
 
     def describe(self, *, has_sections: bool) -> list[str]:
         """Say what a reader of the row has to know, a sentence each."""
-        result, notes = self._result, list(self._of_journal)
-        status = "" if result.status is None else result.status["status"].iloc[self._position]
+        notes = list(self._of_journal)
+        status = ""
+        if self._result.status is not None:
+            status = self._result.status["status"].iloc[self._position]
         equal = self._places.find_equal(self._transcripts, self._position)
         if status == "empty":
             notes.append("It has no content: no model was asked about it.")
@@ -242,14 +252,15 @@ class RowFinder:
 
     def _explain_silence(self) -> str:
         """Say why there is no conversation about the row."""
-        result, runs = self._result, self._transcripts.runs
+        result = self._result
+        runs = self._transcripts.runs
         if all(run.level == "off" for run in runs):
             return OFF
-        job = None if result.origin is None else result.origin.job
-        if job is not None and job.all_callable:
+        if result.origin is not None and result.origin.job.all_callable:
             return BY_FUNCTION
         if result.status is None:
             return "No row was mapped in this run; look(node=...) shows its agents."
-        if any(recorded.transcript.dropped for run in runs for recorded in run.nodes()):
-            return "The transcript of the run is full, and has no conversation about it."
+        for run in runs:
+            if any(recorded.transcript.dropped for recorded in run.nodes()):
+                return "The transcript of the run is full, and has no conversation about it."
         return "No conversation about it was taken down: no agent was asked about it in this run."

@@ -106,7 +106,8 @@ def _describe_map(result: Result) -> list[Html]:
         parts += _describe_finding(name, finding, unit)
     counts = count_statuses(result)
     texts = [f"{count:,} {STATUS_WORDS.get(status, status)}" for status, count in counts.items()]
-    parts.append(_paragraph(f"Of {counted(count_rows(result.frame), 'row')}: {', '.join(texts)}."))
+    rows = counted(count_rows(result.frame), "row")
+    parts.append(_paragraph(f"Of {rows}: {', '.join(texts)}."))
     return parts
 
 
@@ -115,14 +116,18 @@ def _describe_finding(name: str | None, finding: Any, unit: str) -> list[Html]:
     kind = get_args(finding)[0] if is_many else finding
     if not is_pydantic_model(kind):
         return []
-    rows: list[tuple[str, str, str | None]] = []
-    for field, about in kind.model_fields.items():
-        rows.append((field, describe_type(about.annotation), about.description))
     what = "any number of findings" if is_many else "one finding"
     of_map = "" if name is None else f" ({name})"
-    has_words = any(row[2] for row in rows)
-    header = ("field", "type", "meaning")[: 3 if has_words else 2]
-    shown = table(header, [row[: len(header)] for row in rows], most=VALUE_CHARACTERS)
+    fields = kind.model_fields
+    header = ["field", "type"]
+    has_descriptions = any(about.description for about in fields.values())
+    if has_descriptions:
+        header.append("meaning")
+    rows: list[list[str | None]] = []
+    for field, about in fields.items():
+        row = [field, describe_type(about.annotation)]
+        rows.append([*row, about.description] if has_descriptions else row)
+    shown = table(header, rows, most=VALUE_CHARACTERS)
     return [_paragraph(f"What was looked for{of_map}, {what} per {unit}:"), shown]
 
 
@@ -143,7 +148,8 @@ def describe_type(kind: object) -> str:
         return f"a list: {describe_type(parts[0])}"
     if origin in {Union, UnionType}:
         texts = [describe_type(part) for part in parts if part is not NoneType]
-        return " or ".join(texts) + (", or missing" if NoneType in parts else "")
+        text = " or ".join(texts)
+        return f"{text}, or missing" if NoneType in parts else text
     if isinstance(kind, type) and kind in TYPE_WORDS:
         return TYPE_WORDS[kind]
     return type_text(kind)
@@ -224,7 +230,9 @@ def _by_name(value: Any) -> Mapping[str | None, Any]:
     """Return a field of the plan by the name of the map; None for a single map."""
     if value is None:
         return {}
-    return value if isinstance(value, dict) else {None: value}
+    if isinstance(value, dict):
+        return value
+    return {None: value}
 
 
 def _paragraph(text: str) -> Html:

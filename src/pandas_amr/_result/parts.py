@@ -113,7 +113,7 @@ class ResultOfParts(Result[Output, Kind]):
         self._refuse("save")
 
     def _refuse(self, method: str) -> NoReturn:
-        ways = {"override": OVERRIDE_ELSEWHERE} | dict(self._ways)
+        ways = {"override": OVERRIDE_ELSEWHERE, **self._ways}
         way = ways.get(method, "call it for a sample that fits into memory")
         raise UsageError(f"{self._name} has no {method}(): {way}.")
 
@@ -168,15 +168,23 @@ class StreamedResult(ResultOfParts[Output, Kind]):
         for part in self.parts:
             for status, count in part.counts.items():
                 counts[status] += count
-        failed, empty = counts["failed"], counts["empty"]
+        failed = counts["failed"]
+        empty = counts["empty"]
         found = self.rows - failed - empty - counts["skipped"]
         rows = counted_of(found, self.rows, "row")
-        shown = [f"{rows} in {counted(len(self.parts), 'part')}"]
-        shown += [counted(self.total.calls, "call"), describe_spend(self.total)]
-        shown += [f"{failed} failed"] if failed else []
-        shown += [f"{empty} empty"] if empty else []
-        shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []
-        return f"<Result {', '.join(filter(None, shown))}>"
+        parts = counted(len(self.parts), "part")
+        shown = [f"{rows} in {parts}", counted(self.total.calls, "call")]
+        spend = describe_spend(self.total)
+        if spend:
+            shown.append(spend)
+        if failed:
+            shown.append(f"{failed} failed")
+        if empty:
+            shown.append(f"{empty} empty")
+        if self.stopped:
+            reason, _, _ = self.stopped.partition(". ")
+            shown.append(f"stopped: {reason}")
+        return f"<Result {', '.join(shown)}>"
 
     def _found_columns(self) -> list[str]:
         """Return the columns of the findings; those of the input have other names."""
@@ -192,9 +200,9 @@ def failures_of_parts(parts: Sequence[WrittenPart], of_reduce: Sequence[Failure]
     failures = list(of_reduce)
     names: list[str | None] = [None] * len(failures)
     for part, start in zip(parts, part_starts(parts), strict=True):
-        for failure in part.read_failures() if part.failed else []:
-            failures.append(replace(failure, position=failure.position + start))
-            names.append(part.path.name)
+        of_part = _read_failures(part, start)
+        failures += of_part
+        names += [part.path.name] * len(of_part)
     rows = sum(part.rows for part in parts)
     frame = failures_frame(failures, pd.RangeIndex(rows))
     return frame.assign(part=pd.Series(names, dtype=object))
@@ -206,10 +214,20 @@ def status_of_parts(parts: Sequence[WrittenPart]) -> pd.DataFrame:
     failures: list[Failure] = []
     for part, start in zip(parts, part_starts(parts), strict=True):
         worst.append(_worst_statuses(part))
-        for failure in part.read_failures() if part.failed else []:
-            failures.append(replace(failure, position=failure.position + start))
+        failures += _read_failures(part, start)
     statuses = np.concatenate(worst)
     return status_frame(statuses, None, failures, pd.RangeIndex(len(statuses)))
+
+
+def _read_failures(part: WrittenPart, start: int) -> list[Failure]:
+    """Read the failures of a part that begins at a position of the whole input."""
+    failures: list[Failure] = []
+    if not part.failed:
+        return failures
+    for failure in part.read_failures():
+        position = start + failure.position
+        failures.append(replace(failure, position=position))
+    return failures
 
 
 def _worst_statuses(part: WrittenPart) -> NDArray[np.object_]:

@@ -24,7 +24,7 @@ from pandas_amr._types.resolve import choices_of
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from pydantic import BaseModel
@@ -89,7 +89,9 @@ def name_type(kind: Any) -> TypeName | None:
     if kind is None or isinstance(kind, TypeName):
         return kind
     many = get_origin(kind) is list
-    own = users_type(get_args(kind)[0] if many else kind)
+    if many:
+        [kind] = get_args(kind)
+    own = users_type(kind)
     if own is None:
         return TypeName("", "", many)
     return TypeName(own.__module__, own.__qualname__, many)
@@ -184,7 +186,8 @@ def read_type(result: Result, name: str | None, known: Any) -> FindingType:
 def _stored_type(result: Result, name: str | None) -> FindingType:
     """Return the type of a map's findings that the plan's JSON has."""
     planned = result.plan.finding
-    return FindingType.of(planned[name] if isinstance(planned, dict) else planned, name)
+    kind = planned[name] if isinstance(planned, dict) else planned
+    return FindingType.of(kind, name)
 
 
 def replace_types(result: Result, finding: object) -> dict[str | None, Any]:
@@ -197,16 +200,19 @@ def replace_types(result: Result, finding: object) -> dict[str | None, Any]:
     if not known:
         raise UsageError("load(finding=...) gives the type of findings, and this result has none.")
     given = make_plan({"finding": finding}).finding
+    by_map = given if isinstance(given, dict) else dict.fromkeys(known, given)
     kinds: dict[str | None, Any] = {}
     for name, before in known.items():
-        kinds[name] = given.get(name, before) if isinstance(given, dict) else given
+        kinds[name] = by_map.get(name, before)
         if isinstance(before, TypeName) and kinds[name] is not before:
-            _check_same_fields(FindingType.of(kinds[name], name), _stored_type(result, name))
-    unknown = [name for name in given if name not in known] if isinstance(given, dict) else []
-    if unknown:
+            kind = FindingType.of(kinds[name], name)
+            _check_same_fields(kind, _stored_type(result, name))
+    for name in by_map:
+        if name in known:
+            continue
         raise UsageError(
-            f"load(finding=...) names the map {unknown[0]!r}, which is not one of this result's."
-            f"{did_you_mean(unknown[0], list(known))} They are: {', '.join(map(str, known))}."
+            f"load(finding=...) names the map {name!r}, which is not one of this result's."
+            f"{did_you_mean(name, list(known))} They are: {', '.join(map(str, known))}."
         )
     return kinds
 
@@ -217,9 +223,11 @@ def _check_same_fields(kind: FindingType, stored: FindingType) -> None:
     Raises:
         UsageError: its fields are others, or the choices of a field.
     """
-    model, before = kind.item or kind.model, stored.item or stored.model
-    is_same = kind.arrow.equals(stored.arrow) and _choices(model) == _choices(before)
-    if is_same and (kind.item is None) == (stored.item is None):
+    model = kind.item or kind.model
+    before = stored.item or stored.model
+    is_same_form = (kind.item is None) == (stored.item is None)
+    have_same_columns = kind.arrow.equals(stored.arrow)
+    if is_same_form and have_same_columns and _choices(model) == _choices(before):
         return
     raise UsageError(
         f"{model.__name__} is not the type of these findings: it has the fields "
@@ -251,24 +259,19 @@ def _records_of_map(
         is_spread: whether the rows are records and not units.
     """
     if kind.item is not None and not is_spread:
-        return _lists_of_records(findings[kind.columns[0]], kind.item)
-    model, names = kind.item or kind.model, kind.item_columns or kind.columns
-    annotations = annotations_of(model)
+        [name] = kind.columns
+        return _lists_of_records(findings[name], kind.item)
+    model = kind.item or kind.model
+    names = kind.item_columns or kind.columns
     columns: dict[str, list[Any]] = {}
-    for name, (field, annotation) in zip(names, annotations.items(), strict=True):
+    for name, (field, annotation) in zip(names, annotations_of(model).items(), strict=True):
         columns[field] = _python_column(findings[name], annotation)
+    own = users_type(model) or model
     has_record = _has_record(findings, status, names, is_spread=is_spread)
-    return _build_rows(columns, has_record, users_type(model) or model)
-
-
-def _build_rows(
-    columns: Mapping[str, Sequence[Any]], has_record: NDArray[np.bool_], kind: object
-) -> NDArray[np.object_]:
-    """Make an object of each row that has a record; None of the others."""
-    records = np.full(len(has_record), None, dtype=object)
-    for row in np.flatnonzero(has_record).tolist():
+    records = np.full(len(findings), None, dtype=object)
+    for row in np.flatnonzero(has_record):
         fields = {field: column[row] for field, column in columns.items()}
-        records[row] = _build(fields, kind)
+        records[row] = _build(fields, own)
     return records
 
 
@@ -279,7 +282,11 @@ def _lists_of_records(column: pd.Series, model: type[BaseModel]) -> NDArray[np.o
     for row, items in enumerate(pa.array(column.array).to_pylist()):
         if items is None:
             continue
-        lists[row] = [_build(_python_fields(item, model), own) for item in items]
+        records: list[Any] = []
+        for item in items:
+            fields = _python_fields(item, model)
+            records.append(_build(fields, own))
+        lists[row] = records
     return lists
 
 
@@ -305,11 +312,13 @@ def _has_record(
 
 def _python_column(column: pd.Series, annotation: object) -> list[Any]:
     """Convert a column of findings to values of the type of their field."""
-    if isinstance(column.dtype, pd.CategoricalDtype) and choices_of(annotation) is not None:
-        value_of = {choice: find_choice(choice, annotation) for choice in column.cat.categories}
-        empty = python_value(None, annotation)
-        return [empty if pd.isna(value) else value_of[value] for value in column]
-    return [python_value(value, annotation) for value in pa.array(column.array).to_pylist()]
+    is_categorical = isinstance(column.dtype, pd.CategoricalDtype)
+    if is_categorical and choices_of(annotation) is not None:
+        values = [find_choice(choice, annotation) for choice in column.cat.categories]
+        values.append(python_value(None, annotation))  # the code of a missing value is -1
+        return [values[code] for code in column.cat.codes]
+    plain = pa.array(column.array).to_pylist()
+    return [python_value(value, annotation) for value in plain]
 
 
 def _python_fields(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -253,7 +253,9 @@ def _answer(result: Result, shown: _Shown) -> Html:
     if output is None:
         return Html()
     if result.plan.ranking is not None and isinstance(output, pd.DataFrame):
-        positions = [position for item in list_sources(result) for position in item.positions]
+        positions: list[int] = []
+        for item in list_sources(result):
+            positions += item.positions
         output = shown.select(output, positions)
     answer = answer_html(output, rows=ANSWER_ROWS, characters=ANSWER_CHARACTERS)
     return _section("Answer", element("div", answer, class_="amr-answer"))
@@ -325,12 +327,11 @@ def _rows(result: Result, shown: _Shown, max_rows: int) -> Html:
     if shown.note:
         parts.append(note(shown.note))
     if len(head) < total:
-        parts.append(
-            note(f"The first {counted_of(len(head), total, 'row')}; the others are left out.")
-        )
-    if frame.shape[1] > MOST_COLUMNS:
-        rest = frame.shape[1] - MOST_COLUMNS
-        parts.append(note(f"Left out: {counted_of(rest, frame.shape[1], 'column')}."))
+        rows = counted_of(len(head), total, "row")
+        parts.append(note(f"The first {rows}; the others are left out."))
+    left_out = frame.shape[1] - MOST_COLUMNS
+    if left_out > 0:
+        parts.append(note(f"Left out: {counted_of(left_out, frame.shape[1], 'column')}."))
     frame = _with_status(result, frame.iloc[:, :MOST_COLUMNS])
     listed = frame_table(frame, rows=len(frame), characters=CELL_CHARACTERS)
     return _section("Rows and findings", *parts, SEARCH, listed, id="amr-rows")
@@ -350,7 +351,8 @@ def _with_status(result: Result, frame: pd.DataFrame) -> pd.DataFrame:
         "(status)": shown["status"].astype(object).array,
         "(reason)": shown["reason"].astype(object).fillna("").array,
     }
-    return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+    added = pd.DataFrame(columns, index=frame.index)
+    return pd.concat([frame, added], axis=1)
 
 
 def _evidence(result: Result, shown: _Shown) -> Html:
@@ -368,16 +370,19 @@ def _evidence(result: Result, shown: _Shown) -> Html:
         parts.append(element("h3", _title_of(item, is_single=is_single)))
         parts.append(frame_table(rows.iloc[:, :MOST_COLUMNS], rows=most))
         parts += _rest_of(item, len(positions))
-    if len(items) > MOST_ITEMS:
-        parts.append(note(f"... {counted(len(items) - MOST_ITEMS, 'more item')}"))
+    more = len(items) - MOST_ITEMS
+    if more > 0:
+        parts.append(note(f"... {counted(more, 'more item')}"))
     return _section("What the answer rests on", *parts)
 
 
 def _title_of(item: ItemSources, *, is_single: bool) -> Html:
-    texts = ["The whole answer"] if is_single else [f"Item {item.item}"]
-    texts += [write_label(part) for part in (item.group, item.column) if part is not None]
-    count = len(item.labels)
-    return escape(f"{', '.join(texts)}: {counted(count, 'row')}")
+    texts = ["The whole answer" if is_single else f"Item {item.item}"]
+    for label in (item.group, item.column):
+        if label is not None:
+            texts.append(write_label(label))
+    rows = counted(len(item.labels), "row")
+    return escape(f"{', '.join(texts)}: {rows}")
 
 
 def _rest_of(item: ItemSources, shown: int) -> list[Html]:

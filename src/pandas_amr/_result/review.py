@@ -49,8 +49,10 @@ class _Doubts:
 
     def dismiss(self, status: pd.DataFrame | None) -> None:
         """Have no doubt about the rows that a person has corrected."""
-        if status is not None:
-            self.amounts[(status["status"] == CORRECTED).to_numpy()] = 0
+        if status is None:
+            return
+        is_corrected = (status["status"] == CORRECTED).to_numpy()
+        self.amounts[is_corrected] = 0
 
     def why(self, position: int) -> str:
         """Return the reasons for a row."""
@@ -59,7 +61,8 @@ class _Doubts:
     def positions_by_doubt(self) -> NDArray[np.int64]:
         """Return the positions of the rows in doubt, those most in doubt first."""
         order = np.argsort(-self.amounts, kind="stable")
-        return order[self.amounts[order] > 0]
+        is_doubtful = self.amounts[order] > 0
+        return order[is_doubtful]
 
 
 def most_in_doubt(
@@ -82,9 +85,11 @@ def most_in_doubt(
         shards: the positions of the units of each shard, in their order, by the shard's name.
     """
     doubts = _Doubts(len(frame))
-    if status is not None:
+    if status is None:
+        has_finding = np.ones(len(frame), dtype=bool)
+    else:
         _doubt_statuses(doubts, status)
-    has_finding = np.ones(len(frame), dtype=bool) if status is None else have_findings(status)
+        has_finding = have_findings(status)
     if seen_twice is not None:
         _doubt_disagreements(doubts, seen_twice.disagreements)
     for field in fields:
@@ -109,29 +114,37 @@ def _doubt_statuses(doubts: _Doubts, status: pd.DataFrame) -> None:
 
 
 def _doubt_disagreements(doubts: _Doubts, rows: pd.DataFrame) -> None:
-    columns = (rows["position"].tolist(), rows["field"], rows["second"])
-    for position, field, value in zip(*columns, strict=True):
-        doubts.add([position], "disagreed", f"{field}: the second look says {value!r}")
+    positions = rows["position"].tolist()
+    for position, field, value in zip(positions, rows["field"], rows["second"], strict=True):
+        reason = f"{field}: the second look says {value!r}"
+        doubts.add([position], "disagreed", reason)
 
 
 def _doubt_values(doubts: _Doubts, column: pd.Series, has_finding: NDArray[np.bool_]) -> None:
-    empty = np.flatnonzero(column.isna().to_numpy() & has_finding)
+    is_empty = column.isna().to_numpy()
+    empty = np.flatnonzero(has_finding & is_empty)
     doubts.add(empty, "empty", f"{column.name} is empty")
-    doubts.add(_unusual(column, has_finding), "unusual", f"{column.name} is unusual")
+    filled = np.flatnonzero(has_finding & ~is_empty)
+    unusual = filled[_are_unusual(column.iloc[filled])]
+    doubts.add(unusual, "unusual", f"{column.name} is unusual")
 
 
-def _unusual(column: pd.Series, has_finding: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the positions of rare classes, and of numbers far from the others."""
-    positions = np.flatnonzero(has_finding & column.notna().to_numpy())
-    values = column.iloc[positions]
-    if len(values) < LEAST_ROWS or pd.api.types.is_bool_dtype(column):
-        return positions[:0]
-    if pd.api.types.is_numeric_dtype(column):
+def _are_unusual(values: pd.Series) -> NDArray[np.bool_]:
+    """Tell which values are rare classes, or numbers far from the others."""
+    none = np.zeros(len(values), dtype=bool)
+    if len(values) < LEAST_ROWS or pd.api.types.is_bool_dtype(values):
+        return none
+    if pd.api.types.is_numeric_dtype(values):
         numbers = values.astype(float).to_numpy()
         distance = np.abs(numbers - np.median(numbers))
         spread = float(np.median(distance))
-        return positions[distance > FAR_DEVIATIONS * spread] if spread else positions[:0]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        shares = values.map(values.value_counts(normalize=True)).astype(float).to_numpy()
-        return positions[shares < RARE_SHARE]
-    return positions[:0]
+        if not spread:
+            return none
+        is_far: NDArray[np.bool_] = distance > FAR_DEVIATIONS * spread
+        return is_far
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        share_of = values.value_counts(normalize=True)
+        shares = values.map(share_of).astype(float).to_numpy()
+        is_rare: NDArray[np.bool_] = shares < RARE_SHARE
+        return is_rare
+    return none

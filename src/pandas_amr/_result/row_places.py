@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -79,19 +80,25 @@ class FramePlaces:
         """Return the labels of units; those of a recipe's nodes are the row that it is of."""
         own = node.removeprefix(run.prefix)
         if "/" not in own:
-            return {unit: self._label(unit) for unit in units if unit < len(self.index)}
+            rows = len(self.index)
+            return {unit: self._label(unit) for unit in units if unit < rows}
         row = ROW_OF_RECIPE.search(own)
         if row is None:
             return {}
-        return dict.fromkeys(units, self._label(int(row[1])))
+        label = self._label(int(row[1]))
+        return dict.fromkeys(units, label)
 
     def find_equal(self, run: RunTranscripts, position: int) -> str | None:
         """Return the label of the row that was asked."""
         unit = run.unit_of(position)
-        return None if unit == position else self._label(unit)
+        if unit == position:
+            return None
+        return self._label(unit)
 
     def _label(self, position: int) -> str:
-        return name_label(self.index[position]) if position < len(self.index) else str(position)
+        if position >= len(self.index):
+            return str(position)
+        return name_label(self.index[position])
 
 
 class PartPlaces:
@@ -106,7 +113,8 @@ class PartPlaces:
         self._starts = part_starts(parts)
         self._numbers = [part.number for part in parts]
         self._findings = findings
-        self.index: pd.Index = pd.RangeIndex(sum(part.rows for part in parts))
+        rows = sum(part.rows for part in parts)
+        self.index: pd.Index = pd.RangeIndex(rows)
 
     def findings_at(self, position: int) -> dict[object, object]:
         """Return what was found of the row at a position, by column."""
@@ -115,14 +123,16 @@ class PartPlaces:
 
     def find(self, run: RunTranscripts, position: int) -> tuple[str, int]:
         """Return the prefix of the part's nodes, and the place in the part."""
-        place = int(np.searchsorted(self._starts, position, side="right")) - 1
-        node = f"{run.prefix}map-part-{self._numbers[place]}/"
-        return node, position - self._starts[place]
+        part = bisect_right(self._starts, position) - 1
+        node = f"{run.prefix}map-part-{self._numbers[part]}/"
+        unit = position - self._starts[part]
+        return node, unit
 
     def name(self, run: RunTranscripts, node: str, units: Iterable[int]) -> dict[int, str]:
         """Return the numbers of rows in the whole input."""
         for start, number in zip(self._starts, self._numbers, strict=True):
-            if node.startswith(f"{run.prefix}map-part-{number}/"):
+            prefix = f"{run.prefix}map-part-{number}/"
+            if node.startswith(prefix):
                 return {unit: str(start + unit) for unit in units}
         return {}
 
@@ -134,5 +144,6 @@ class PartPlaces:
 
 def name_label(label: object) -> str:
     """Return a label as it is shown."""
-    plain = label.item() if isinstance(label, np.generic) else label
-    return shorten_text(repr(plain), LABEL_CHARACTERS)
+    if isinstance(label, np.generic):
+        label = label.item()
+    return shorten_text(repr(label), LABEL_CHARACTERS)

@@ -170,19 +170,21 @@ def _encode_transcripts(parts: Mapping[str, Any], prefix: str) -> dict[str, byte
 
 def _describe(parts: Mapping[str, Any], output: object, tables: _Tables) -> dict[str, Any]:
     """Return what stands in a result's JSON file."""
-    aggregations = [
-        [encode(name), _encode_aggregation(how)] for name, how in parts["aggregations"].items()
-    ]
+    started: dt.datetime | None = parts["started"]
+    aggregations: list[list[Any]] = []
+    for name, how in parts["aggregations"].items():
+        aggregations.append([encode(name), _encode_aggregation(how)])
+    finding_types: list[list[Any]] = []
+    for name, kind in parts["finding_types"].items():
+        place = None if kind is None else [kind.module, kind.qualname, kind.many]
+        finding_types.append([name, place])
     return {
         "format": FORMAT,
         **{name: parts[name] for name in FIGURES},
-        "started": parts["started"] and parts["started"].isoformat(),
+        "started": None if started is None else started.isoformat(),
         "warnings": [[type(warning).__name__, str(warning)] for warning in parts["warnings"]],
         "aggregations": aggregations,
-        "finding_types": [
-            [name, kind and [kind.module, kind.qualname, kind.many]]
-            for name, kind in parts["finding_types"].items()
-        ],
+        "finding_types": finding_types,
         "stages": len(parts["stages"]),
         "output": output,
         "frames": tables.labels,
@@ -367,14 +369,17 @@ def _read_transcripts(folder: Path, rows: int) -> RunTranscripts | None:
 
 
 def _read_moment(text: str | None) -> dt.datetime | None:
-    return None if text is None else dt.datetime.fromisoformat(text)
+    if text is None:
+        return None
+    return dt.datetime.fromisoformat(text)
 
 
 def _read_frames(folder: Path, labels: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Read the tables of a result, of which the labels stand in its JSON file."""
     frames: dict[str, pd.DataFrame] = {}
     for name, encoded in labels.items():
-        frames[name] = decode_table(Encoded(pq.read_table(folder / f"{name}.parquet"), encoded))
+        table = pq.read_table(folder / f"{name}.parquet")
+        frames[name] = decode_table(Encoded(table, encoded))
     return frames
 
 
@@ -397,8 +402,10 @@ def _output_decoders(frames: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str
 
 
 def _decode_series(frames: Mapping[str, pd.DataFrame], table: str, name: Hashable) -> pd.Series:
-    series = frames[table].iloc[:, 0]
-    series.name, series.attrs = name, frames[table].attrs
+    frame = frames[table]
+    series = frame.iloc[:, 0]
+    series.name = name
+    series.attrs = frame.attrs
     return series
 
 

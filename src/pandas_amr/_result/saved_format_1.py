@@ -64,11 +64,12 @@ def _insert_labels(frames: dict[str, Any]) -> None:
         frame = frames[name]
         if frame is None:
             continue
-        labels = []
+        labels: list[Any] = []
         for position in frame["position"]:
             labels.append(None if pd.isna(position) else index[position])
+        column = pd.Series(labels, index=frame.index, dtype=object)
         place = list(frame.columns).index("position") if name == "sources" else 0
-        frame.insert(place, "label", pd.Series(labels, index=frame.index, dtype=object))
+        frame.insert(place, "label", column)
 
 
 def _move_origin(status: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +88,8 @@ def _join_group_columns(frame: pd.DataFrame) -> pd.DataFrame:
     if keys == ["group"]:
         groups = list(frame["group"])
     else:
-        groups = list(zip(*(frame[key] for key in keys), strict=True))
+        columns = [frame[key] for key in keys]
+        groups = list(zip(*columns, strict=True))
     rest = frame.drop(columns=keys)
     rest.insert(0, "group", pd.Series(groups, index=frame.index, dtype=object))
     return rest
@@ -106,7 +108,7 @@ def _read_frame(folder: Path, name: str) -> pd.DataFrame:
         columns[number] = pd.Series(values, index=index, dtype=dtype)
     frame = pd.DataFrame(columns, index=index)
     labels = [_decode_label(label) for label in schema["columns"]]
-    names = [_decode_label(label) for label in schema["column_names"]]
+    names = [_decode_label(name) for name in schema["column_names"]]
     if len(names) > 1:
         frame.columns = pd.MultiIndex.from_tuples(labels, names=names)
     else:
@@ -146,9 +148,11 @@ def _decode_array(column: pa.ChunkedArray, kind: object) -> Any:
 def _decode_categories(encoded: dict[str, Any]) -> Any:
     if "stream" not in encoded:
         return encoded["categories"]
-    table = pa.ipc.open_stream(base64.b64decode(encoded["stream"])).read_all()
-    dtype = object if encoded["kind"] == "object" else None
-    return pd.Index(_decode_array(table.column(0), encoded["kind"]), dtype=dtype)
+    kind = encoded["kind"]
+    stream = base64.b64decode(encoded["stream"])
+    table = pa.ipc.open_stream(stream).read_all()
+    values = _decode_array(table.column(0), kind)
+    return pd.Index(values, dtype=object if kind == "object" else None)
 
 
 def _decode_label(label: object) -> Any:
@@ -173,5 +177,9 @@ def _decode_output(encoded: dict[str, Any], folder: Path, plan: Plan) -> Any:
 
 
 def _decode_model(fields: object, plan: Plan) -> Any:
-    kind = get_args(plan.output)[0] if is_list_of_models(plan.output) else plan.output
-    return fields if kind is None else TypeAdapter(kind).validate_python(fields)
+    kind = plan.output
+    if is_list_of_models(kind):
+        [kind] = get_args(kind)
+    if kind is None:
+        return fields
+    return TypeAdapter(kind).validate_python(fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -59,12 +60,15 @@ def is_missing(value: Any) -> bool:
     """Whether a value is missing: None, NA, NaN or NaT."""
     if value is None or value is pd.NA or value is pd.NaT:
         return True
-    return isinstance(value, float | np.floating) and bool(np.isnan(value))
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value))
+    return False
 
 
 def _write_moment(value: dt.datetime) -> str:
     """Write a moment; a day if it has no time."""
-    if value.tzinfo is None and value.time() == dt.time():
+    is_midnight = value.time() == dt.time()
+    if value.tzinfo is None and is_midnight:
         return value.date().isoformat()
     return value.isoformat(sep=" ")
 
@@ -111,32 +115,40 @@ def frame_table(
         attributes: of the table, as ``element`` takes them.
     """
     head = frame.iloc[:rows]
-    levels = [head.index.get_level_values(number) for number in range(head.index.nlevels)]
-    columns = [head.iloc[:, number] for number in range(head.shape[1])]
-    names = ["" if name is None else name for name in head.index.names]
-    header = [write_label(name) for name in [*names, *head.columns]]
-    cells: list[list[Any]] = []
-    for column in [*levels, *columns]:
-        cells.append([cell_of(value) for value in column])
-    listed = [list(row) for row in zip(*cells, strict=True)]
-    return table(header, listed, most=characters, row_headers=len(levels), **attributes)
+    header: list[str] = []
+    columns: list[list[Any]] = []
+    levels = head.index.nlevels
+    for level, name in enumerate(head.index.names):
+        header.append("" if name is None else write_label(name))
+        labels = head.index.get_level_values(level)
+        columns.append([cell_of(label) for label in labels])
+    for place, name in enumerate(head.columns):
+        header.append(write_label(name))
+        values = head.iloc[:, place]
+        columns.append([cell_of(value) for value in values])
+    lines = [list(line) for line in zip(*columns, strict=True)]
+    return table(header, lines, most=characters, row_headers=levels, **attributes)
 
 
 def write_label(label: Any) -> str:
     """Write the label of a row or a column; the parts of one of several levels apart."""
     if isinstance(label, tuple):
-        return " / ".join(write_label(part) for part in label if part != "")
+        parts = [write_label(part) for part in label if part != ""]
+        return " / ".join(parts)
     shown = cell_of(label)
     if shown is None:
         return "<NA>"
-    return shown if isinstance(shown, str) else format_number(shown)
+    if isinstance(shown, str):
+        return shown
+    return format_number(shown)
 
 
 def write_labels(labels: Sequence[Any], most: int, characters: int = 60) -> Html:
     """List the first labels, and count the others."""
     listed = [escape(write_label(label), characters) for label in labels[:most]]
-    if len(labels) > most:
-        listed.append(escape(f"and {len(labels) - most:,} more"))
+    more = len(labels) - most
+    if more > 0:
+        listed.append(escape(f"and {more:,} more"))
     return join(listed, ", ")
 
 
@@ -158,7 +170,8 @@ def answer_html(output: object, *, rows: int, characters: int) -> Html:
         return _frame_answer(output, rows)
     if isinstance(output, str):
         return markdown(output, characters)
-    if _fields_of(output) is not None or isinstance(output, list | tuple | set | frozenset):
+    is_list = isinstance(output, list | tuple | set | frozenset)
+    if is_list or _fields_of(output) is not None:
         return _value_html(output, depth=1)
     shown = cell_of(output)
     if isinstance(shown, str) and len(shown) > CELL_CHARACTERS:
@@ -187,7 +200,7 @@ def _fields_of(value: object) -> dict[Any, Any] | None:
     if isinstance(value, Mapping):
         return dict(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        return {part.name: getattr(value, part.name) for part in fields(value)}
     return None
 
 
@@ -216,8 +229,10 @@ def _leaf(value: Any) -> Html:
 
 def _fields_table(parts: Mapping[Any, Any], depth: int) -> Html:
     rows: list[tuple[str, Html]] = []
-    for name, value in list(parts.items())[:MOST_ITEMS]:
-        rows.append((write_label(name), _value_html(value, depth + 1)))
+    for name, value in itertools.islice(parts.items(), MOST_ITEMS):
+        label = write_label(name)
+        content = _value_html(value, depth + 1)
+        rows.append((label, content))
     shown = table(("", ""), rows, row_headers=1, class_="amr-fields")
     return _with_rest(shown, len(parts), "field")
 
@@ -232,7 +247,8 @@ def _list_html(items: Sequence[Any], depth: int) -> Html:
         parts = _fields_of(item)
         if parts is not None:
             objects.append(parts)
-        lines.append(element("li", _value_html(item, depth + 1)))
+        content = _value_html(item, depth + 1)
+        lines.append(element("li", content))
     if len(objects) == len(lines):
         shown = _objects_table(objects, depth)
     elif depth == 1:  # an answer's items have the numbers that explain() takes
@@ -244,7 +260,9 @@ def _list_html(items: Sequence[Any], depth: int) -> Html:
 
 def _objects_table(objects: Sequence[Mapping[Any, Any]], depth: int) -> Html:
     """Show objects as the rows of a table, each with its number."""
-    names = list(dict.fromkeys(name for parts in objects for name in parts))
+    names: dict[Any, None] = {}
+    for parts in objects:
+        names |= dict.fromkeys(parts)
     rows: list[list[Any]] = []
     for number, parts in enumerate(objects):
         cells = [_nested_cell(parts.get(name), depth) for name in names]
@@ -254,13 +272,14 @@ def _objects_table(objects: Sequence[Mapping[Any, Any]], depth: int) -> Html:
 
 
 def _nested_cell(value: Any, depth: int) -> Any:
-    if _fields_of(value) is None and not isinstance(value, list | tuple):
-        return cell_of(value)
-    return _value_html(value, depth + 1)
+    if isinstance(value, list | tuple) or _fields_of(value) is not None:
+        return _value_html(value, depth + 1)
+    return cell_of(value)
 
 
 def _with_rest(shown: Html, total: int, name: str) -> Html:
     rest = total - MOST_ITEMS
     if rest <= 0:
         return shown
-    return join([shown, note(f"... {counted(rest, f'more {name}')}")])
+    more = counted(rest, f"more {name}")
+    return join([shown, note(f"... {more}")])

@@ -39,11 +39,15 @@ def transcript_text(transcript: Page) -> str:
 
 
 def _section_lines(section: Section) -> list[str]:
+    title = _line(section.title)
     figures = ", ".join(f"{name} {value}" for name, value in section.facts)
-    lines = ["", _line(section.title) + (f" ({_line(figures)})" if figures else "")]
+    if figures:
+        title = f"{title} ({_line(figures)})"
+    lines = ["", title]
     lines += [f"{STEP}{_line(note)}" for note in section.notes]
     for conversation in section.conversations:
-        lines.append(f"{STEP}{_line(describe_purpose(conversation, section.labels))}")
+        purpose = describe_purpose(conversation, section.labels)
+        lines.append(f"{STEP}{_line(purpose)}")
         lines += _conversation_lines(conversation, STEP * 2)
         for outcome in describe_outcome(conversation, section.labels):
             lines.append(f"{STEP * 2}-> {_line(outcome)}")
@@ -64,21 +68,20 @@ def _conversation_lines(conversation: Conversation, indent: str) -> list[str]:
 
 
 def _step_lines(step: Step, indent: str) -> list[str]:
-    figures = ", ".join(describe_figures(step))
-    lines = [f"{indent}{_line(describe_speaker(step))}: {_line(figures)}"]
+    speaker = _line(describe_speaker(step))
+    figures = _line(", ".join(describe_figures(step)))
+    lines = [f"{indent}{speaker}: {figures}"]
     text = step.text if step.code is None else step.code
-    if text:
-        shown = shorten_lines(
-            text.replace("\r\n", "\n").replace("\t", "    ").rstrip("\n"),
-            most_lines=TEXT_LINES,
-            most_characters=LINE_CHARACTERS,
-        )
-        lines += [f"{indent}| {line}" for line in shown]
+    if not text:
+        return lines
+    text = text.replace("\r\n", "\n").replace("\t", "    ").rstrip("\n")
+    shown = shorten_lines(text, most_lines=TEXT_LINES, most_characters=LINE_CHARACTERS)
+    lines += [f"{indent}| {line}" for line in shown]
     return lines
 
 
 def _line(text: str) -> str:
     """Return a text as one line that is safe to print."""
-    return escape_unprintable(
-        text[:NAME_CHARACTERS] + ("..." if len(text) > NAME_CHARACTERS else "")
-    )
+    if len(text) > NAME_CHARACTERS:
+        text = f"{text[:NAME_CHARACTERS]}..."
+    return escape_unprintable(text)

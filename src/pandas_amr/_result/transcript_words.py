@@ -37,7 +37,8 @@ def describe_purpose(conversation: Conversation, labels: Mapping[int, str]) -> s
     if purpose.kind == "merge":
         return f"Asked to write one text of what {purpose.pieces} pieces found"
     if purpose.piece:
-        what = f"piece {purpose.piece} of {purpose.pieces} of row {_name(purpose.units[0], labels)}"
+        row = _name(purpose.units[0], labels)
+        what = f"piece {purpose.piece} of {purpose.pieces} of row {row}"
         return f"Repair of {what}" if purpose.is_repair else f"Asked about {what}"
     rows = name_rows(purpose.asked_units, labels)
     return f"Repair of {rows}" if purpose.is_repair else f"Asked about {rows}"
@@ -45,17 +46,20 @@ def describe_purpose(conversation: Conversation, labels: Mapping[int, str]) -> s
 
 def describe_nested(conversation: Conversation) -> str:
     """Say what a conversation is for that code has begun."""
-    what = counted(len(conversation.purpose.asked_units), "text")
-    return f"Repair of {what} of ask()" if conversation.purpose.is_repair else f"ask() about {what}"
+    purpose = conversation.purpose
+    what = counted(len(purpose.asked_units), "text")
+    return f"Repair of {what} of ask()" if purpose.is_repair else f"ask() about {what}"
 
 
 def name_rows(positions: Sequence[int], labels: Mapping[int, str]) -> str:
     """Name rows by their labels, the first ones of many."""
     names = [_name(position, labels) for position in positions[:SHOWN_LABELS]]
-    more = len(positions) - len(names)
     if len(positions) == 1:
         return f"row {names[0]}"
-    shown = ", ".join(names) + (f" and {more} more" if more else "")
+    shown = ", ".join(names)
+    more = len(positions) - len(names)
+    if more:
+        shown = f"{shown} and {more} more"
     return f"{counted(len(positions), 'row')}: {shown}"
 
 
@@ -65,11 +69,13 @@ def _name(position: int, labels: Mapping[int, str]) -> str:
 
 def describe_outcome(conversation: Conversation, labels: Mapping[int, str]) -> list[str]:
     """Say what came of a conversation, a sentence each."""
-    purpose, accepted = conversation.purpose, conversation.accepted
+    purpose = conversation.purpose
+    accepted = conversation.accepted
     if accepted is None:
         return ["It did not come to an answer."]
     lines: list[str] = []
-    if purpose.kind == "map" and not purpose.piece and (accepted or not conversation.problems):
+    is_of_shard = purpose.kind == "map" and not purpose.piece
+    if is_of_shard and (accepted or not conversation.problems):
         lines.append(f"{counted(accepted, 'finding')} accepted")
     elif accepted:
         lines.append("accepted")

@@ -75,10 +75,13 @@ class CountingModel:
             answer = self._next(schema)
         elif name == "findings":
             item = fields["findings"]["items"]
-            properties = {key: part for key, part in item["properties"].items() if key != "unit"}
-            units = len(NUMBERED_UNIT.findall(request.messages[1].content or ""))
-            found = [self._next(item | {"properties": properties}) for _ in range(units)]
-            answer = {"findings": [one | {"unit": unit} for unit, one in enumerate(found)]}
+            properties = dict(item["properties"])
+            properties.pop("unit", None)
+            finding = {**item, "properties": properties}
+            shown = request.messages[1].content or ""
+            units = len(NUMBERED_UNIT.findall(shown))
+            findings = [{**self._next(finding), "unit": unit} for unit in range(units)]
+            answer = {"findings": findings}
         else:
             output = self._reduce(fields["output"])
             answer = {"output": output, "sources": [0]}
@@ -88,7 +91,9 @@ class CountingModel:
 
     def _next(self, schema: Mapping[str, Any]) -> Any:
         answers = self.answers.get(schema_key(schema))
-        return typical_value(schema) if answers is None else next(answers)
+        if answers is None:
+            return typical_value(schema)
+        return next(answers)
 
     def _reduce(self, schema: Mapping[str, Any]) -> Any:
         if schema.get("properties", {}).keys() == CHOICE.keys():

@@ -91,6 +91,9 @@ class DryRun:
         self.state = State()
         if findings is not None and part.is_whole:
             self.state.findings = findings.copy()
+        reduction_tokens = None
+        if measurement is not None:
+            reduction_tokens = measurement.reduction_tokens
         self.services = DryServices(
             services.make_ask,
             self.state.warnings.append,
@@ -99,27 +102,30 @@ class DryRun:
             prefix=services.prefix,
             requests=requests,
             answers_by_schema=_typical_answers(self.spec, measurement),
-            reduction_tokens=measurement.reduction_tokens if measurement is not None else None,
+            reduction_tokens=reduction_tokens,
         )
 
     async def answer_directly(self) -> bool:
         """Have one agent answer from the whole content; tell whether one can."""
-        direct = answer_directly(self.spec, self.services, self.state, self._part.units)
-        is_answered = await direct is not None
-        if is_answered:
-            nodes = self.services.trace.nodes
-            self.reduced.append(DryReduce("", nodes, calls=1, about=False))
-        return is_answered
+        units = self._part.units
+        outcome = await answer_directly(self.spec, self.services, self.state, units)
+        if outcome is None:
+            return False
+        nodes = self.services.trace.nodes
+        self.reduced.append(DryReduce("", nodes, calls=1, about=False))
+        return True
 
     async def map(self, sample: Sample | None = None) -> MapStage:
         """Map what is not found yet; a static tree takes findings as they land."""
-        sample = sample or self._part.sample
-        spec, services, state, units = self.spec, self.services, self.state, self._part.units
-        begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
+        part = self._part
+        sample = sample or part.sample
+        spec, services, state = self.spec, self.services, self.state
+        begin = partial(MapStage, spec, services, state, part.units, state.findings, sample=sample)
         stage = await services.run_large(spec, begin)
-        state.findings, state.made_by = stage.findings, stage.made_by
+        state.findings = stage.findings
+        state.made_by = stage.made_by
         self._mapped = stage.open_shards
-        if self._part.spec.reduces_as_findings_land and stage.leaves and sample is None:
+        if part.spec.reduces_as_findings_land and stage.leaves and sample is None:
             self._tree = begin_tree(spec, services, state, stage.leaves)
         await stage.run(self._tree)
         return stage
@@ -127,35 +133,44 @@ class DryRun:
     @property
     def tree(self) -> tuple[int, ...]:
         """Nodes per level of a static tree over the run's shards; empty for any other."""
-        spec, leaves = self._part.spec, self._part.leaves
+        spec = self._part.spec
+        leaves = len(self._part.leaves)
         if not spec.job.maps or not spec.reduces_as_findings_land or self._has_findings:
             return ()
+        if not leaves:
+            return ()
         assert spec.plan.fan_in is not None
-        return tuple(static_sizes(len(leaves), spec.plan.fan_in)) if leaves else ()
+        return tuple(static_sizes(leaves, spec.plan.fan_in))
 
     async def reduce(self) -> list[Cost]:
         """Have agents reduce what is found; return what they take."""
-        dry, nodes = self.spec, self.services.trace.nodes
-        agents: dict[Any, Any] = dict(dry.job.computed or {})
+        job = self.spec.job
+        agents: dict[Any, Any] = dict(job.computed or {})
         if self._part.spec.is_written:
-            agents = {None: dry.job.reduce_agent}
+            agents = {None: job.reduce_agent}
         if not agents:
             return []
-        rows = self.state.finding_rows(dry.job)
+        services, state, units = self.services, self.state, self._part.units
+        nodes = services.trace.nodes
+        rows = state.finding_rows(job)
         costs: list[Cost] = []
+        first = 0  # of the nodes of a reduce
         for name, how in agents.items():
-            spec = dry if name is None else replace(dry, job=replace(dry.job, computed={name: how}))
-            first = len(nodes) if costs else 0
-            await reduce(spec, self.services, self.state, self._part.units, rows, tree=self._tree)
+            spec = self.spec
+            if name is not None:
+                spec = replace(spec, job=replace(job, computed={name: how}))
+            await reduce(spec, services, state, units, rows, tree=self._tree)
             cost = self.reduce_cost(function_of(how), first)
             costs.append(cost)
             self.reduced.append(self._describe_reduce(name, nodes[first:], cost))
+            first = len(nodes)
         return costs
 
     def _describe_reduce(self, name: object, nodes: Sequence[Node], cost: Cost) -> DryReduce:
         """Describe the nodes of a reduce, for the graph before the run."""
         of_reduce = [node for node in nodes if node.type != "map"]
-        about = self._depends_on_findings({node.type for node in of_reduce})
+        types = {node.type for node in of_reduce}
+        about = self._depends_on_findings(types)
         prefix = "" if name is None else f"{name}-"
         return DryReduce(prefix, of_reduce, cost.calls, about)
 
@@ -163,11 +178,13 @@ class DryRun:
         """Add up what each map took."""
         spec = self._part.spec
         nodes: dict[str | None, list[MapNode]] = {}
-        for one in stage.model_nodes():
-            nodes.setdefault(one[1], []).append(one)
+        for node in stage.model_nodes():
+            _, name, _ = node
+            nodes.setdefault(name, []).append(node)
         costs: list[Cost] = []
         for name, of_map in nodes.items():
-            cost = self._map_cost(spec.job.map_agents.get(name), of_map)
+            agent = spec.job.map_agents.get(name)
+            cost = self._map_cost(agent, of_map)
             is_merged = self._part.extent.long > 0 and _merges_by_agent(spec, name)
             cost.about |= is_merged or takes_turns(spec, cost)
             if self._measurement is not None:
@@ -180,10 +197,12 @@ class DryRun:
         """Add up what one map takes of the whole."""
         part = self._part
         long_units = find_long(part.spec, part.units, self._mapped)
-        short, long = Cost("map", agent), Cost("map", agent)
+        short = Cost("map", agent)
+        long = Cost("map", agent)
         for shard, _, node in nodes:
             is_short = long_units.isdisjoint(shard.positions)
-            (short if is_short else long).add_usage(node.usage)
+            cost = short if is_short else long
+            cost.add_usage(node.usage)
         if not part.is_whole:
             drawn = Extent.of(part.spec, part.units, self._mapped)
             scale_map(short, long, drawn=drawn, whole=part.extent)
@@ -196,10 +215,11 @@ class DryRun:
         """Add up what the nodes of a reduce took, from the ``first`` on, for the whole."""
         spec = self._part.spec
         nodes = [node for node in self.services.trace.nodes[first:] if node.type != "map"]
+        types = {node.type for node in nodes}
         cost = self._scale_nodes(nodes, agent)
         cost.agent = agent
-        cost.about |= self._has_findings or bool(self.state.failures) or takes_turns(spec, cost)
-        cost.about |= self._depends_on_findings({node.type for node in nodes})
+        cost.about |= self._has_findings or bool(self.state.failures)
+        cost.about |= takes_turns(spec, cost) or self._depends_on_findings(types)
         return cost
 
     def _scale_nodes(self, nodes: Sequence[Node], agent: Agent | None) -> Cost:
@@ -232,10 +252,15 @@ class DryRun:
             return False
         if spec.plan.where is not None or spec.reduce_kind == "chosen_number":
             return True
-        if has_found_groups(spec) or (spec.plan.fan_in is None and "reduce" in types):
+        is_tree_by_tokens = spec.plan.fan_in is None and "reduce" in types
+        if is_tree_by_tokens or has_found_groups(spec):
             return True
-        kinds = finding_types(spec.job, spec.plan).values()
-        return not self.tree and any(kind is not None and kind.item is not None for kind in kinds)
+        if self.tree:
+            return False
+        for kind in finding_types(spec.job, spec.plan).values():
+            if kind is not None and kind.item is not None:
+                return True
+        return False
 
 
 def _merges_by_agent(spec: Spec, name: str | None) -> bool:
@@ -243,7 +268,8 @@ def _merges_by_agent(spec: Spec, name: str | None) -> bool:
     kind = finding_types(spec.job, spec.plan)[name]
     if kind is None or spec.abilities("map").units_per_request == 1:
         return False
-    return "agent" in choose_merge_rules(kind.model, spec.plan.merge or {}).values()
+    rules = choose_merge_rules(kind.model, spec.plan.merge or {})
+    return "agent" in rules.values()
 
 
 def make_dry_spec(spec: Spec, *, is_sampled: bool) -> Spec:
@@ -262,21 +288,22 @@ def make_dry_spec(spec: Spec, *, is_sampled: bool) -> Spec:
         reduce_agent=_with_text(job.reduce_agent),
         redaction=None if job.redaction is None else KnownRedaction(job.redaction),
     )
-    where = plan.where if is_sampled else None
     changes = {
         "finding": finding,
         "output": unbounded(plan.output),
-        "where": where,
+        "where": plan.where if is_sampled else None,
         "give_up_after": None,
     }
+    plan = plan.model_copy(update=changes)
     settings = spec.settings.with_changes({"progress": False, "errors": "coerce"})
-    return replace(spec, job=job, plan=plan.model_copy(update=changes), settings=settings)
+    return replace(spec, job=job, plan=plan, settings=settings)
 
 
 def _with_true_requests(dry: Spec, spec: Spec) -> Spec:
     """Return what is run dry for its requests: shown with all bounds, one after the other."""
     plan = spec.plan.model_copy(update={"parallelism": 1, "give_up_after": None})
-    return replace(dry, plan=plan, job=replace(dry.job, reduce_agent=spec.job.reduce_agent))
+    job = replace(dry.job, reduce_agent=spec.job.reduce_agent)
+    return replace(dry, plan=plan, job=job)
 
 
 def _typical_functions(job: Job, plan: Plan) -> dict[str | None, Any]:
@@ -284,18 +311,21 @@ def _typical_functions(job: Job, plan: Plan) -> dict[str | None, Any]:
 
     Of one without a type it finds what the reduce reads and the frame has not.
     """
-    wanted = [column_of(name, how) for name, how in (job.computed or {}).items()]
+    computed = job.computed or {}
+    wanted = [column_of(name, how) for name, how in computed.items()]
     if job.by is not None:
         wanted += find_missing_keys(job.by, all_labels(job.frame), job.frame.index)
-    columns = [label for label in wanted if label not in job.frame.columns] or ["finding"]
+    columns = [label for label in wanted if label not in job.frame.columns]
+    untyped = dict.fromkeys(columns or ["finding"], TYPICAL_TEXT)
+    kinds = finding_types(job, plan)
     functions: dict[str | None, Any] = {}
-    for name, kind in finding_types(job, plan).items():
-        if name in job.callables:
-            record = dict.fromkeys(columns, TYPICAL_TEXT)
-            if kind is not None:
-                record = typical_value(kind.schema)
-            asks_model = may_ask_model(job.callables[name])
-            functions[name] = _TypicalRecipe(record) if asks_model else _TypicalFunction(record)
+    for name, function in job.callables.items():
+        kind = kinds[name]
+        record = untyped if kind is None else typical_value(kind.schema)
+        if may_ask_model(function):
+            functions[name] = _TypicalRecipe(record)
+        else:
+            functions[name] = _TypicalFunction(record)
     return functions
 
 
@@ -360,7 +390,8 @@ class DryServices(Services):
             return CountingModel(count, self.answers_by_schema, self.reduction_tokens)
         assert self.wired is not None
         lm = spec.lm(phase, agent)
-        support = schema_support_of(self.wired.bare[lm].address[0], lm.model)
+        url = self.wired.bare[lm].address[0]
+        support = schema_support_of(url, lm.model)
         return RecordingModel(lm, support.writes_code, self.requests)
 
     def sessions(self, spec: Spec, phase: Phase, agent: Agent | None = None) -> Any:
@@ -384,8 +415,10 @@ class _DrySessions:
     def of_shard(self, positions: Sequence[int]) -> CountingRepl:
         finding: dict[str, Any] = {}
         for kind in finding_types(self.spec.job, self.spec.plan).values():
-            finding |= {} if kind is None else typical_value(kind.schema)
-        findings = [finding | {"unit": unit} for unit in range(len(positions))]
+            if kind is not None:
+                finding |= typical_value(kind.schema)
+        units = range(len(positions))
+        findings = [{**finding, "unit": unit} for unit in units]
         return CountingRepl({"findings": findings}, self.code)
 
     def of_findings(self, lines: Sequence[str]) -> CountingRepl:
@@ -400,16 +433,21 @@ def _typical_answers(spec: Spec, measurement: Measurement | None) -> dict[str, I
     for name, kind in finding_types(spec.job, spec.plan).items():
         if kind is None:
             continue
-        records = measurement.findings.get(name) if measurement is not None else None
-        key = schema_key(kind.submission(alone=True).wire.schema)
+        submission = kind.submission(alone=True)
+        key = schema_key(submission.wire.schema)
+        records = None if measurement is None else measurement.findings.get(name)
         answers[key] = itertools.cycle(records) if records else _vary(kind.schema)
-    if spec.plan.output is not None:
-        schema = ReductionType(spec.plan.output).submission().wire.schema
-        answers[schema_key(schema["properties"]["output"])] = _vary(json_schema(spec.plan.output))
+    output = spec.plan.output
+    if output is not None:
+        submission = ReductionType(output).submission()
+        key = schema_key(submission.wire.schema["properties"]["output"])
+        answers[key] = _vary(json_schema(output))
     return answers
 
 
 def _vary(schema: Mapping[str, Any]) -> Iterator[Any]:
     """Make values that differ in their texts: an agent merges those of a long unit's pieces."""
+    beginning = TYPICAL_TEXT[:-4]
     for number in itertools.cycle(range(KINDS_OF_TEXT)):
-        yield typical_value(schema, f"{TYPICAL_TEXT[:-4]}{number:04d}")
+        text = f"{beginning}{number:04d}"
+        yield typical_value(schema, text)

@@ -55,10 +55,11 @@ async def measure_sample(
     if _has_all_failed(spec, state, sample):
         return None
     found = select_where(spec.plan.where, _found_in(state.finding_rows(spec.job), sample))
-    reduction_tokens: float | None = None
+    reduction_tokens = None
     if len(found.positions):
         reduction_tokens = await _measure_reduction(spec, services, state, units, found)
     findings = _list_records(spec, state)
+    spread = mapped.spread(findings, of=len(units.with_content().asked))
     measurement = Measurement(
         units=len(sample.positions),
         input_ratio=1.0,
@@ -66,7 +67,7 @@ async def measure_sample(
         findings=findings,
         reduction_tokens=reduction_tokens,
         latency_s=mapped.latency_s,
-        spread=mapped.spread(findings, of=len(units.with_content().asked)),
+        spread=spread,
         pipelines=mapped.pipelines_usage,
     )
     dry = DryRun(Part(spec, units), services, measurement, mapped.known)
@@ -79,9 +80,10 @@ def _list_records(spec: Spec, state: State) -> dict[str | None, list[dict[str, A
     assert state.findings is not None
     records: dict[str | None, list[dict[str, Any]]] = {}
     for name, kind in finding_types(spec.job, spec.plan).items():
-        if kind is not None:
-            found = state.findings.stores[name].by_position()[1].to_pylist()
-            records[name] = [json_record(record, kind.model) for record in found]
+        if kind is None:
+            continue
+        _, found = state.findings.stores[name].by_position()
+        records[name] = [json_record(record, kind.model) for record in found.to_pylist()]
     return records
 
 
@@ -95,14 +97,16 @@ async def _map_sample(
     """
     begin = partial(MapStage, sample=sample)
     stage = await services.run_large(spec, begin, spec, services, state, units)
-    state.findings, state.made_by = stage.findings, stage.made_by
+    state.findings = stage.findings
+    state.made_by = stage.made_by
     await stage.recall()
     known = stage.findings.copy()
     before = services.ledger.total
     await stage.run(None)
     if state.ended_by is not None and not isinstance(state.ended_by, MapFailed):
         raise state.ended_by
-    return _MappedSample(spec, services, stage, known, services.ledger.total - before)
+    usage = services.ledger.total - before
+    return _MappedSample(spec, services, stage, known, usage)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,10 @@ class _MappedSample:
     @cached_property
     def agents_usage(self) -> Usage:
         """What these agents took."""
-        return sum((node.usage for _, _, node in self.nodes), NO_USAGE)
+        usage = NO_USAGE
+        for _, _, node in self.nodes:
+            usage += node.usage
+        return usage
 
     @property
     def latency_s(self) -> float:
@@ -138,9 +145,10 @@ class _MappedSample:
     def pipelines_usage(self) -> Usage | None:
         """What recipes took; None if there are none, or if the journal had some of it."""
         functions = self.spec.job.callables.values()
-        has_pipelines = any(may_ask_model(function) for function in functions)
+        if not any(may_ask_model(function) for function in functions):
+            return None
         usage = self.usage - self.agents_usage
-        return usage if has_pipelines and not usage.recalled else None
+        return None if usage.recalled else usage
 
     def compare(self, measurement: Measurement, counted: Cost) -> Measurement:
         """Compare the tokens as the provider counts them with our own count of the same shards."""
@@ -158,16 +166,21 @@ class _MappedSample:
 
         If the journal had all answers, that of the findings.
         """
-        blocks = [(node.usage.output_tokens, len(shard.positions)) for shard, _, node in self.nodes]
-        maps = len({name for _, name, _ in self.nodes})
+        blocks: list[tuple[int, int]] = []
+        names: set[str | None] = set()
+        for shard, name, node in self.nodes:
+            names.add(name)
+            blocks.append((node.usage.output_tokens, len(shard.positions)))
         if not blocks:
             count = self.spec.counter("map")
             for records in findings.values():
                 blocks += [(count(json.dumps(record)), 1) for record in records]
-        spread = _interval(blocks, of=of * max(1, maps))
+        maps = max(1, len(names))
+        spread = _interval(blocks, of=of * maps)
         if self.pipelines_usage is None:
             return spread
-        return max(spread, _interval(self._pipeline_blocks(), of=of))
+        of_pipelines = _interval(self._pipeline_blocks(), of=of)
+        return max(spread, of_pipelines)
 
     def _pipeline_blocks(self) -> list[tuple[int, int]]:
         """Measure what recipes took: the nodes of their runs are named after the shard's."""
@@ -186,12 +199,14 @@ class _MappedSample:
 def _interval(blocks: Sequence[tuple[int, int]], *, of: int) -> float:
     """Compute the interval by the tokens and the units of each block."""
     per_unit = [tokens / units for tokens, units in blocks]
-    return interval(per_unit, [units for _, units in blocks], of=of)
+    weights = [units for _, units in blocks]
+    return interval(per_unit, weights, of=of)
 
 
 def _found_in(found: FindingRows, sample: Sample) -> FindingRows:
     """Return what was found of the sample: one row per asked unit."""
-    return found.select(np.flatnonzero(np.isin(found.positions, sample.positions)))
+    is_sampled = np.isin(found.positions, sample.positions)
+    return found.select(np.flatnonzero(is_sampled))
 
 
 def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:
@@ -206,15 +221,15 @@ def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:
     if not failures:
         return False
     first = failures[0]
-    rows = len({failure.position for failure in failures})
+    failed = {failure.position for failure in failures}
     message = (
-        f"{rows} of the {len(sampled)} units of the sample failed; "
+        f"{len(failed)} of the {len(sampled)} units of the sample failed; "
         f"the first, row {first.position}: {first.reason} ({first.who})"
     )
     if spec.settings.errors == "raise":
         raise MapFailed(message)
-    has_nothing = len(failures) == len(sampled) * len(spec.job.names)
-    has_nothing = has_nothing or isinstance(state.ended_by, MapFailed)  # it has given up
+    has_given_up = isinstance(state.ended_by, MapFailed)
+    has_nothing = has_given_up or len(failures) == len(sampled) * len(spec.job.names)
     consequence = "The estimate is scaled up from the rest."
     if has_nothing:
         consequence = "The estimate is that without a sample."
@@ -235,8 +250,9 @@ async def _measure_reduction(
     line: tuple[Phase, str] = ("reduce", spec.lm("reduce").model)
     before = services.ledger.lines.get(line, NO_USAGE)
     trees = ReduceTrees(spec, services, state, units)
+    rows = np.arange(len(found.positions))
     try:
-        reduced = await trees.write(found, np.arange(len(found.positions)), answer_task(spec))
+        reduced = await trees.write(found, rows, answer_task(spec))
     except ModelError as error:
         ReduceFailures(spec, state).add(str(error), error)
         message = f"The reduce of the sample failed: {error}. It is reckoned as without one."

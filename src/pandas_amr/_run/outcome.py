@@ -59,9 +59,10 @@ def make_result(
 
 def warn_of_stop(spec: Spec, state: State, *, raises: bool) -> None:
     """Warn that the run stopped early, unless its result shows it, or an error says it."""
-    verb = spec.job.verb
-    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
-    if state.end_reason and is_hidden and not raises:
+    if raises or not state.end_reason:
+        return
+    is_fatal = isinstance(state.ended_by, ModelUnavailable | MapFailed)
+    if is_fatal or spec.job.verb != "map_reduce":
         state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
 
 
@@ -83,9 +84,13 @@ def make_partial_result(
 
 def _last_nodes(services: Services) -> list[str]:
     """Name the nodes that the answer comes from: the last reduce, the maps, or the outer run's."""
-    nodes = services.trace.at(services.prefix)
-    last = [node.id for node in nodes if node.type in {"final-reduce", "direct", "compute"}]
-    maps = [node.id for node in nodes if node.type in {"map", "recalled"}]
+    last: list[str] = []
+    maps: list[str] = []
+    for node in services.trace.at(services.prefix):
+        if node.type in {"final-reduce", "direct", "compute"}:
+            last.append(node.id)
+        elif node.type in {"map", "recalled"}:
+            maps.append(node.id)
     return last or maps or list(services.parents(None))
 
 
@@ -111,7 +116,8 @@ def add_last_warnings(
 
 def _add_listener_warnings(services: Services, state: State) -> None:
     for warning in services.watch.listener_warnings:
-        if all(warning is not known for known in state.warnings):
+        is_known = any(warning is known for known in state.warnings)
+        if not is_known:
             state.warnings.append(warning)
 
 
@@ -122,11 +128,11 @@ def warn_of_failed_units(spec: Spec, state: State) -> None:
     """
     if state.has_warned_of_units or spec.settings.errors == "raise":
         return
-    failed = len({failure.position for failure in state.failures if failure.position >= 0})
+    failed = {failure.position for failure in state.failures if failure.position >= 0}
     if not failed:
         return
     state.has_warned_of_units = True
-    message = _describe_failed_units(spec, state, failed)
+    message = _describe_failed_units(spec, state, len(failed))
     if message:
         message += _describe_remembered(state)
         state.warnings.append(FailureWarning(message))
@@ -155,17 +161,18 @@ def describe_failed_rows(spec: Spec, failed: int, rows: int) -> str:
             "and listed in amr.result_of(frame).failures."
         )
     if verb == "map_reduce" and spec.reduce_kind in AGGREGATES:
-        least = "at least " if len(spec.job.names) > 1 else ""
-        return (
-            f"The answer rests on {least}{counted_of(rows - failed, rows, 'row')}: "
-            f"{failed:,} failed, and are listed in result.failures."
-        )
+        sound = counted_of(rows - failed, rows, "row")
+        if len(spec.job.names) > 1:
+            sound = f"at least {sound}"
+        return f"The answer rests on {sound}: {failed:,} failed, and are listed in result.failures."
     return ""
 
 
 def _describe_remembered(state: State) -> str:
     """Say how many of the failed units were not asked again."""
-    remembered = 0 if state.findings is None else state.findings.count_remembered()
+    if state.findings is None:
+        return ""
+    remembered = state.findings.count_remembered()
     if not remembered:
         return ""
     return (
@@ -206,11 +213,12 @@ def _assemble(
 
 def collect_transcripts(services: Services, state: State) -> RunTranscripts:
     """Return what was taken down of a run's agents."""
-    recorder, findings = services.trace.recorder, state.findings
+    recorder = services.trace.recorder
     writer = None if recorder is None else recorder.file
     asked_for = None
-    if findings is not None:
-        asked_for = findings.units.asked[findings.units.answered_by]
+    if state.findings is not None:
+        units = state.findings.units
+        asked_for = units.asked[units.answered_by]
     return RunTranscripts(
         recorder,
         services.prefix,
@@ -230,7 +238,9 @@ def _count_readable(state: State, frame: pd.DataFrame) -> int:
 
 def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
     """Return the types of what was mapped; none if nothing was."""
-    return {} if state.findings is None else finding_types_of(spec)
+    if state.findings is None:
+        return {}
+    return finding_types_of(spec)
 
 
 def finding_types_of(spec: Spec) -> dict[str | None, Any]:
@@ -243,14 +253,16 @@ def finding_types_of(spec: Spec) -> dict[str | None, Any]:
 
 def _list_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
     """List the nodes of the run in the trace, which goes on if the run is part of another."""
-    return services.trace.nodes if parent is None else services.trace.at(services.prefix)
+    if parent is None:
+        return services.trace.nodes
+    return services.trace.at(services.prefix)
 
 
 def _frame_and_status(
     spec: Spec, state: State, found: FindingRows, failures: list[Failure]
 ) -> tuple[pd.DataFrame, Any]:
     """Write findings beside the frame's columns, and statuses if the plan says so."""
-    findings, index = state.findings, spec.job.frame.index
+    findings = state.findings
     if findings is None:
         return spec.job.frame, None
     frame = found.table
@@ -261,12 +273,13 @@ def _frame_and_status(
         findings.row_statuses(),
         findings.rows_from_journal(),
         failures,
-        index,
+        spec.job.frame.index,
         findings.rows_taken_back(),
     )
     if spec.plan.status_columns:
         status = status()
-        frame = add_findings(frame, shown_columns(status, spec.plan.status_columns))
+        shown = shown_columns(status, spec.plan.status_columns)
+        frame = add_findings(frame, shown)
     return frame, status
 
 
@@ -274,6 +287,7 @@ def _origin(spec: Spec, state: State) -> RunOrigin | None:
     """Name where a retry begins; None if nothing is mapped, or only a sample of it was."""
     if state.findings is None or spec.job.verb == "plan":
         return None
+    job = spec.planned_job()
     gave_up = isinstance(state.ended_by, MapFailed)
     of_units = tuple(failure for failure in state.failures if failure.position >= 0)
-    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up, of_units)
+    return RunOrigin(job, spec.settings, spec.lms, state.findings, gave_up, of_units)

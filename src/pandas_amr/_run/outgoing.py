@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
+    from pandas_amr._plan.call import Job
     from pandas_amr._records.usage import Phase
 
 BY_CODE = "code of the model prints them"
@@ -27,24 +28,30 @@ def describe_outgoing(
     spec: Spec, services: Services, requests: Sequence[Mapping[str, Any]]
 ) -> Outgoing:
     """Tell what a run would send, from its plan and the bodies of its first requests."""
-    job = spec.job
-    if not spec.lms:
-        return Outgoing((), unsent=tuple(_whole_frame(spec).columns))
     labels = list(_whole_frame(spec).columns)
-    sent = _columns_sent(spec)
-    readable: set[Hashable] = set()
+    if not spec.lms:
+        return Outgoing((), unsent=tuple(labels))
+    redaction = spec.job.redaction
     reader = ""
-    if job.pipelines:
-        readable, reader = set(labels), BY_RECIPE
+    if spec.job.pipelines:
+        reader = BY_RECIPE
     elif _code_reads_rows(spec):
-        readable, reader = set(labels), BY_CODE
+        reader = BY_CODE
+    is_sent = _columns_sent(spec)
+    sent: list[Hashable] = []
+    others: list[Hashable] = []
+    for label in labels:
+        if label in is_sent:
+            sent.append(label)
+        else:
+            others.append(label)
     return Outgoing(
         _describe_models(spec, services),
-        sent=tuple(label for label in labels if label in sent),
-        readable=tuple(label for label in labels if label in readable - sent),
+        sent=tuple(sent),
+        readable=tuple(others) if reader else (),
         reader=reader,
-        unsent=tuple(label for label in labels if label not in sent | readable),
-        redact=None if job.redaction is None else job.redaction.name,
+        unsent=() if reader else tuple(others),
+        redact=None if redaction is None else redaction.name,
         request=requests[0] if requests else None,
     )
 
@@ -60,9 +67,16 @@ def _whole_frame(spec: Spec) -> pd.DataFrame:
 
 def _code_reads_rows(spec: Spec) -> bool:
     """Tell whether code of a model has the rows of a shard, with all columns."""
-    job = spec.job
+    if not spec.job.maps:
+        return False
+    agents = _list_map_agents(spec.job)
+    return any(spec.has_repl("map", agent) for agent in agents)
+
+
+def _list_map_agents(job: Job) -> list[Agent | None]:
+    """List the agents of the maps that are no functions; None for the plan's instruction."""
     names = [name for name in job.names if name not in job.callables]
-    return job.maps and any(spec.has_repl("map", job.map_agents.get(name)) for name in names)
+    return [job.map_agents.get(name) for name in names]
 
 
 def _columns_sent(spec: Spec) -> set[Hashable]:
@@ -78,7 +92,7 @@ def _columns_sent(spec: Spec) -> set[Hashable]:
         sent.update(labels[position] for position in job.columns)
     if _has_map_agents(spec):
         sent.update(plan.group_columns or ())
-    aggregated = column_positions(job.frame, _aggregated(spec))
+    aggregated = column_positions(job.frame, _list_aggregated(spec))
     sent.update(labels[position] for position in aggregated)
     return sent
 
@@ -94,13 +108,14 @@ def _reads_content(spec: Spec) -> bool:
     return spec.is_written and (not spec.job.maps or spec.reduce_kind == "chosen_number")
 
 
-def _aggregated(spec: Spec) -> list[Any]:
+def _list_aggregated(spec: Spec) -> list[Any]:
     """List the columns that are aggregated for agents, or by them."""
     aggregated: list[Any] = []
-    shown = (spec.plan.aggregations or {}) if spec.is_written else {}
-    for name, how in shown.items():
-        aggregated.append(column_of(name, how))
-    for name, how in (spec.job.computed or {}).items():
+    if spec.is_written:
+        shown = spec.plan.aggregations or {}
+        aggregated += [column_of(name, how) for name, how in shown.items()]
+    computed = spec.job.computed or {}
+    for name, how in computed.items():
         if isinstance(function_of(how), Agent):
             aggregated.append(column_of(name, how))
     return aggregated
@@ -110,10 +125,12 @@ def _describe_models(spec: Spec, services: Services) -> tuple[str, ...]:
     """Describe each model that is asked, its address, and for what."""
     phases: dict[str, list[str]] = {}
     for phase, agent in _list_asked(spec):
-        address = describe_address(services.server(spec, phase, agent)).partition("?")[0]
-        described = phases.setdefault(f"{spec.lm(phase, agent).model} at {address}", [])
-        if phase not in described:
-            described.append(phase)
+        server = services.server(spec, phase, agent)
+        address, _, _ = describe_address(server).partition("?")
+        model = f"{spec.lm(phase, agent).model} at {address}"
+        of_model = phases.setdefault(model, [])
+        if phase not in of_model:
+            of_model.append(phase)
     return tuple(f"{model} ({' and '.join(used)})" for model, used in phases.items())
 
 
@@ -122,8 +139,7 @@ def _list_asked(spec: Spec) -> list[tuple[Phase, Agent | None]]:
     job = spec.job
     asked: list[tuple[Phase, Agent | None]] = []
     if _has_map_agents(spec):
-        names = [name for name in job.names if name not in job.callables]
-        asked += [("map", job.map_agents.get(name)) for name in names]
+        asked += [("map", agent) for agent in _list_map_agents(job)]
     if spec.is_written:
         asked.append(("reduce", job.reduce_agent))
     asked += [("reduce", agent) for agent in job.column_agents]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pandas_amr._map.stage import MapStage
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
+
+Item = TypeVar("Item")
 
 MOST_SHARDS = 1000  # that are run dry
 MOST_GROUPS = 200  # likewise: each has a tree of its own
@@ -54,10 +56,12 @@ class Extent:
     def of(cls, spec: Spec, units: Units, shards: Sequence[Shard]) -> Extent:
         """Count shards and their units."""
         long = find_long(spec, units, shards)
-        positions = [position for shard in shards for position in shard.positions]
-        tokens = units.sizes(positions).sum() - units.sizes(sorted(long)).sum()
-        short = len(shards) - len(long)
-        return cls(len(long), short, len(positions) - len(long), int(tokens))
+        short: list[int] = []
+        for shard in shards:
+            if long.isdisjoint(shard.positions):
+                short += shard.positions
+        tokens = int(units.sizes(short).sum())
+        return cls(long=len(long), short=len(shards) - len(long), units=len(short), tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -128,33 +132,50 @@ def draw_part(spec: Spec, units: Units, stage: MapStage | None) -> Part:
         return whole
     if groups:
         return _draw_groups(whole, groups)
-    return _take_rows(whole, _rows_of(units, _draw_shards(spec, units, shards)))
+    drawn = _draw_shards(spec, units, shards)
+    return _take_rows(whole, _rows_of(units, drawn))
 
 
 def _most_shards(shards: Sequence[Shard]) -> int:
-    units = sum(len(shard.positions) for shard in shards)
-    return max(1, min(MOST_SHARDS, MOST_UNITS * len(shards) // max(1, units)))
+    """Return how many shards are run dry: bounded are they, and their units."""
+    units = max(1, sum(len(shard.positions) for shard in shards))
+    most = MOST_UNITS * len(shards) // units
+    return max(1, min(MOST_SHARDS, most))
 
 
 def _draw_shards(spec: Spec, units: Units, shards: Sequence[Shard]) -> list[Shard]:
     """Draw shards from all over; those of long units all if they are not too many: each differs."""
     positions = find_long(spec, units, shards)
-    long = [shard for shard in shards if not positions.isdisjoint(shard.positions)]
-    short = [shard for shard in shards if positions.isdisjoint(shard.positions)]
-    tokens = int(units.sizes(sorted(positions)).sum())
-    most_long = max(1, MOST_LONG_TOKENS * len(long) // max(1, tokens))
-    drawn: list[Shard] = []
-    for some, most in ((short, _most_shards(shards)), (long, most_long)):
-        drawn += [some[place] for place in spread_places(len(some), min(most, len(some)))]
-    return drawn
+    long: list[Shard] = []
+    short: list[Shard] = []
+    for shard in shards:
+        if positions.isdisjoint(shard.positions):
+            short.append(shard)
+        else:
+            long.append(shard)
+    tokens = max(1, int(units.sizes(sorted(positions)).sum()))
+    most_long = max(1, MOST_LONG_TOKENS * len(long) // tokens)
+    return [*_spread(short, _most_shards(shards)), *_spread(long, most_long)]
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Draw items from all over; all if they are no more than ``most``."""
+    count = len(items)
+    places = spread_places(count, min(most, count))
+    return [items[place] for place in places]
 
 
 def find_long(spec: Spec, units: Units, shards: Sequence[Shard]) -> frozenset[int]:
     """Find the units that are longer than a shard may be: each is one."""
-    assert spec.plan.shard_tokens is not None
+    most = spec.plan.shard_tokens
+    assert most is not None
     single = [shard.positions[0] for shard in shards if len(shard.positions) == 1]
-    is_long = units.sizes(single) > spec.plan.shard_tokens
-    return frozenset(np.array(single, dtype=np.int64)[is_long].tolist())
+    sizes = units.sizes(single).tolist()
+    long: set[int] = set()
+    for position, size in zip(single, sizes, strict=True):
+        if size > most:
+            long.add(position)
+    return frozenset(long)
 
 
 def _find_leaves(spec: Spec, units: Units) -> tuple[bool, ...]:
@@ -172,14 +193,17 @@ def _draw_from_sample(whole: Part) -> Part:
     drawn = list(whole.shards)
     if len(drawn) > _most_shards(drawn):
         drawn = _draw_shards(whole.spec, whole.units, drawn)
-    positions = [shard.positions for shard in drawn]
-    scale = sum(whole.sizes) / sum(len(one) for one in positions)
-    return replace(whole, sample=make_sample(positions), scale=scale)
+    sample = make_sample([shard.positions for shard in drawn])
+    scale = sum(whole.sizes) / len(sample.positions)
+    return replace(whole, sample=sample, scale=scale)
 
 
 def _rows_of(units: Units, shards: Sequence[Shard]) -> NDArray[np.int64]:
-    asked = np.concatenate([shard.positions for shard in shards])
-    return np.flatnonzero(np.isin(units.asked, asked)[units.answered_by])
+    """Return the rows that the units of some shards answer for."""
+    positions = np.concatenate([shard.positions for shard in shards])
+    is_drawn = np.isin(units.asked, positions)
+    is_row_drawn = is_drawn[units.answered_by]
+    return np.flatnonzero(is_row_drawn)
 
 
 def _draw_groups(whole: Part, groups: list[list[int]]) -> Part:
@@ -190,25 +214,28 @@ def _draw_groups(whole: Part, groups: list[list[int]]) -> Part:
     most = max(1, MOST_UNITS // (1 + len(drawn)))
     group_of = _draw_rows(largest, most, weight=1.0)
     for rows in drawn:
-        group_of |= _draw_rows(rows, most, weight=len(others) / len(drawn))
+        weight = len(others) / len(drawn)
+        group_of |= _draw_rows(rows, most, weight=weight)
     positions = sorted(group_of)
     part = _take_rows(whole, np.array(positions, dtype=np.int64))
-    return replace(part, groups=_number_groups(part, [group_of[one] for one in positions]))
+    drawn_groups = [group_of[position] for position in positions]
+    return replace(part, groups=_number_groups(part, drawn_groups))
 
 
 def _draw_rows(rows: Sequence[int], most: int, *, weight: float) -> dict[int, DrawnGroup]:
     """Draw rows from all over a group; return the group of each."""
-    places = spread_places(len(rows), min(most, len(rows)))
-    group = DrawnGroup(len(rows), len(places), weight)
-    return dict.fromkeys([rows[place] for place in places], group)
+    drawn = _spread(rows, most)
+    group = DrawnGroup(rows=len(rows), drawn=len(drawn), weight=weight)
+    return dict.fromkeys(drawn, group)
 
 
 def _number_groups(part: Part, groups: Sequence[DrawnGroup]) -> dict[int, DrawnGroup]:
     """Return the groups by their number in a part, by the group of each of its rows."""
     job = part.spec.job
     assert job.by is not None
+    _, rows_by_number = group_rows(job.frame, job.by)
     by_number: dict[int, DrawnGroup] = {}
-    for number, rows in enumerate(group_rows(job.frame, job.by)[1]):
+    for number, rows in enumerate(rows_by_number):
         if rows:
             by_number[number] = groups[rows[0]]
     return by_number
@@ -216,11 +243,16 @@ def _number_groups(part: Part, groups: Sequence[DrawnGroup]) -> dict[int, DrawnG
 
 def _take_rows(whole: Part, rows: NDArray[np.int64]) -> Part:
     """Return the part that some rows are, as a frame of their own."""
-    job, units = whole.spec.job, whole.units.take(rows)
-    by = job.by.at(rows, units.frame.index) if job.by is not None else None
-    redacted = None if job.redacted is None else units.sent
-    spec = replace(whole.spec, job=replace(job, frame=units.frame, redacted=redacted, by=by))
-    return replace(whole, spec=spec, units=units, scale=_count(whole.units) / _count(units))
+    units = whole.units.take(rows)
+    job = replace(whole.spec.job, frame=units.frame)
+    if job.by is not None:
+        by = job.by.at(rows, units.frame.index)
+        job = replace(job, by=by)
+    if job.redacted is not None:
+        job = replace(job, redacted=units.sent)
+    spec = replace(whole.spec, job=job)
+    scale = _count(whole.units) / _count(units)
+    return replace(whole, spec=spec, units=units, scale=scale)
 
 
 def _count(units: Units) -> int:
@@ -234,11 +266,16 @@ def _known_groups(spec: Spec, units: Units) -> list[list[int]]:
     is_written = spec.reduce_kind == "agents_by_group" or job.column_agents
     if job.by is None or not is_written or has_found_groups(spec):
         return []
-    groups = group_rows(job.frame, job.by)[1]
+    is_read = np.ones(len(units), dtype=bool)
     if len(units.empty) and not functions_read_empty(spec):
-        is_empty = units.is_empty_row
-        groups = [[row for row in rows if not is_empty[row]] for rows in groups]
-    return [rows for rows in groups if rows]
+        is_read = ~units.is_empty_row
+    _, groups = group_rows(job.frame, job.by)
+    known: list[list[int]] = []
+    for rows in groups:
+        read = [row for row in rows if is_read[row]]
+        if read:
+            known.append(read)
+    return known
 
 
 def has_found_groups(spec: Spec) -> bool:
@@ -246,4 +283,5 @@ def has_found_groups(spec: Spec) -> bool:
     job = spec.job
     if job.by is None:
         return False
-    return bool(find_missing_keys(job.by, all_labels(job.frame), job.frame.index))
+    labels = all_labels(job.frame)
+    return bool(find_missing_keys(job.by, labels, job.frame.index))

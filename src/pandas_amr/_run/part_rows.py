@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 READ_WHOLE = frozenset({"chosen_number"})  # any column may be the one that is chosen
 READ_FINDINGS = frozenset({"function", "agents", "agents_by_group"})
+
+Statuses: TypeAlias = "NDArray[np.object_]"  # of each row, for one map
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class PartNodes:
 
     def __call__(self, position: int) -> tuple[str, ...]:
         """Name the node of the row at a position."""
-        name = f"map-part-{bisect_right(self.starts, position) - 1}"
+        part = bisect_right(self.starts, position) - 1
+        name = f"map-part-{part}"
         return (name,) if name in self.nodes else ()
 
 
@@ -121,15 +124,19 @@ class PartReader:
 
     def _own_schema(self, number: int) -> pa.Schema:
         """Return the columns of a map without a type, as it calls them, but not their types."""
-        names = dict.fromkeys(one for part in self.parts for one in part.columns[number])
-        return pa.schema([(name, pa.null()) for name in names])
+        names: dict[str, None] = {}
+        for part in self.parts:
+            names |= dict.fromkeys(part.columns[number])
+        fields = [(name, pa.null()) for name in names]
+        return pa.schema(fields)
 
     def _find_wanted(self) -> set[Any] | None:
         """Return the columns that the reduce needs; None for all."""
         wanted = find_wanted(self.spec, self.list_type)
         if wanted is None:
             return None
-        if self.spec.reduce_kind in READ_FINDINGS or self.list_type is not None:
+        reads_findings = self.spec.reduce_kind in READ_FINDINGS
+        if reads_findings or self.list_type is not None:
             for columns in self._columns.values():
                 wanted.update(columns)
         return wanted
@@ -145,22 +152,25 @@ class PartReader:
         return only_list_type(list(self._kinds.values()))
 
     def _select(self, labels: Sequence[str]) -> list[str]:
-        return [label for label in labels if self._wanted is None or label in self._wanted]
+        """Leave out what the reduce does not need."""
+        if self._wanted is None:
+            return list(labels)
+        return [label for label in labels if label in self._wanted]
 
     def read_frame(self) -> pd.DataFrame:
         """Read the columns of the input that the reduce needs."""
         labels = self._select(list(self.spec.job.frame.columns))
-        return self._frame_of(self._dataset.to_table(columns=labels))
-
-    def _frame_of(self, table: pa.Table) -> pd.DataFrame:
-        frame = frame_of(table)
-        return frame if len(frame.columns) else pd.DataFrame(index=pd.RangeIndex(self.rows))
+        if not labels:
+            return pd.DataFrame(index=pd.RangeIndex(self.rows))
+        table = self._dataset.to_table(columns=labels)
+        return frame_of(table)
 
     def read_findings(self, index: pd.Index) -> pd.DataFrame:
         """Read the columns of the findings that the reduce needs, as they are in memory."""
         columns: dict[str, Any] = {}
         for name, labels in self._columns.items():
-            table = self._dataset.to_table(columns=self._select(labels))
+            wanted = self._select(labels)
+            table = self._dataset.to_table(columns=wanted)
             columns |= self._arrays_of(name, table)
         return pd.DataFrame(columns, index=index)
 
@@ -169,10 +179,12 @@ class PartReader:
         kind = self._kinds[name]
         types: Mapping[str, Any] = {}
         if kind is not None:
-            types = dict(zip(kind.columns, field_types(kind.model).values(), strict=True))
-        return {
-            label: array_of(table.column(label), types.get(label)) for label in table.column_names
-        }
+            of_fields = field_types(kind.model).values()
+            types = dict(zip(kind.columns, of_fields, strict=True))
+        arrays: dict[str, Any] = {}
+        for label in table.column_names:
+            arrays[label] = array_of(table.column(label), types.get(label))
+        return arrays
 
     def read_rows(self, positions: NDArray[np.int64]) -> pd.DataFrame:
         """Read some rows whole."""
@@ -180,11 +192,12 @@ class PartReader:
         table = self._dataset.take(pa.array(positions))
         frame = frame_of(table.select(inputs)).set_axis(positions)
         for name, labels in self._columns.items():
-            for label, array in self._arrays_of(name, table.select(labels)).items():
+            arrays = self._arrays_of(name, table.select(labels))
+            for label, array in arrays.items():
                 frame[label] = array
         return frame
 
-    def read_statuses(self) -> list[NDArray[np.object_]]:
+    def read_statuses(self) -> list[Statuses]:
         """Read the status of each row, for each map."""
         tables = [part.read_statuses() for part in self.parts]
         whole = pa.concat_tables(tables)
@@ -193,47 +206,57 @@ class PartReader:
     def read_failures(self) -> list[Failure]:
         """Read the failures of all parts, with positions in the whole input."""
         failures: list[Failure] = []
-        for part, start in zip(self.parts, part_starts(self.parts), strict=True):
+        starts = part_starts(self.parts)
+        for part, start in zip(self.parts, starts, strict=True):
             for failure in part.read_failures():
-                failures.append(replace(failure, position=failure.position + start))
+                position = start + failure.position
+                failures.append(replace(failure, position=position))
         return failures
 
-    def share_units(self, frame: pd.DataFrame, statuses: Sequence[NDArray[np.object_]]) -> Units:
+    def share_units(self, frame: pd.DataFrame, statuses: Sequence[Statuses]) -> Units:
         """Make one unit of the rows with equal content and status, as a run over all of them."""
+        units = plain_units(frame)
         if not may_dedupe(self.spec):
-            return plain_units(frame)
+            return units
         index_of: dict[Any, int] = {}
         asked: list[int] = []
-        answered_by = np.empty(len(frame), dtype=np.int64)
+        answered_by: list[int] = []
         for position, digest in enumerate(self._hash_content()):
-            key = (digest, *(column[position] for column in statuses))
-            index = index_of.setdefault(key, len(asked))
-            if index == len(asked):
+            of_row = [column[position] for column in statuses]
+            key = (digest, *of_row)
+            if key not in index_of:
+                index_of[key] = len(asked)
                 asked.append(position)
-            answered_by[position] = index
-        units = plain_units(frame)
-        return replace(units, asked=np.array(asked, dtype=np.int64), answered_by=answered_by)
+            answered_by.append(index_of[key])
+        return replace(
+            units,
+            asked=np.array(asked, dtype=np.int64),
+            answered_by=np.array(answered_by, dtype=np.int64),
+        )
 
     def _hash_content(self) -> Iterator[bytes]:
         """Hash the content columns of each row, a part at a time."""
         job = self.spec.job
         labels = [job.frame.columns[column] for column in job.columns]
         for part in self.parts:
-            frame = frame_of(part.read(labels).select(labels))
+            table = part.read(labels).select(labels)
+            frame = frame_of(table)
             if job.redaction is not None:
                 redaction = Redaction(job.redaction.function)
                 frame = redaction.frame(frame, None, has_index=False)
-            yield from hash_rows(frame, tuple(range(len(labels))))
+            columns = tuple(range(len(labels)))
+            yield from hash_rows(frame, columns)
 
-    def make_findings(self, units: Units, statuses: Sequence[NDArray[np.object_]]) -> MapFindings:
+    def make_findings(self, units: Units, statuses: Sequence[Statuses]) -> MapFindings:
         """Make what the map stage would have left, but for the findings, which are read apart."""
         names = self.spec.job.names
         stores: dict[str | None, FindingStore] = {}
         for number, name in enumerate(names):
-            stores[name] = FindingStore(name, self._kinds[name])
+            store = FindingStore(name, self._kinds[name])
             if self._columns[name]:
-                stores[name].expect(self._own_schema(number))
-        by_map: dict[str | None, NDArray[np.object_]] = {}
+                store.expect(self._own_schema(number))
+            stores[name] = store
+        by_map: dict[str | None, Statuses] = {}
         for name, column in zip(names, statuses, strict=False):
             by_map[name] = column[units.asked]
         return MapFindings(units, stores, by_map, none_from_journal(by_map), self.list_type)
@@ -265,7 +288,15 @@ def open_parts(parts: Sequence[WrittenPart], schema: pa.Schema | None = None) ->
 def plain_units(frame: pd.DataFrame) -> Units:
     """Make a unit of each row, of which nothing is read."""
     rows = np.arange(len(frame), dtype=np.int64)
-    return Units(frame, frame, (), (), rows, rows, np.zeros_like(rows))
+    return Units(
+        frame=frame,
+        sent=frame,
+        columns=(),
+        keys=(),
+        asked=rows,
+        answered_by=rows,
+        tokens=np.zeros_like(rows),
+    )
 
 
 def collect_part_rows(spec: Spec, parts: Sequence[WrittenPart], nodes: frozenset[str]) -> PartRows:
@@ -281,10 +312,11 @@ def collect_part_rows(spec: Spec, parts: Sequence[WrittenPart], nodes: frozenset
     findings = reader.read_findings(frame.index)
     job = select_columns(spec, frame)
     units = plain_units(frame)
-    statuses: list[NDArray[np.object_]] = []
+    statuses: list[Statuses] = []
     failures: list[Failure] = []
     if spec.is_written or spec.job.column_agents:
-        statuses, failures = reader.read_statuses(), reader.read_failures()
+        statuses = reader.read_statuses()
+        failures = reader.read_failures()
         units = reader.share_units(frame, statuses)
     mapped = reader.make_findings(units, statuses)
     made_by = PartNodes(part_starts(parts), nodes)
@@ -294,7 +326,8 @@ def collect_part_rows(spec: Spec, parts: Sequence[WrittenPart], nodes: frozenset
 
 def select_columns(spec: Spec, frame: pd.DataFrame) -> Job:
     """Return the call about some of its columns, as they are sent."""
-    content = {spec.job.frame.columns[column] for column in spec.job.columns}
+    labels = spec.job.frame.columns
+    content = {labels[column] for column in spec.job.columns}
     places = [place for place, label in enumerate(frame.columns) if label in content]
     job = replace(spec.job, frame=frame, columns=tuple(places), redacted=None)
     if job.redaction is None or not spec.lms:

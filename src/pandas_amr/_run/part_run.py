@@ -152,7 +152,8 @@ class PartRun:
         self._table = placed.input.table
         self._whole = services
         frame = frame_of(self._table, placed.offset)
-        self._spec = replace(spec, job=replace(spec.job, frame=frame, redacted=None))
+        job = replace(spec.job, frame=frame, redacted=None)
+        self._spec = replace(spec, job=job)
         self._services = replace(
             services,
             frame=Converted(frame),
@@ -219,7 +220,8 @@ class PartRun:
 
         None if no run wrote it, or if it wrote the rows that a filter keeps, and no findings.
         """
-        part, job = self._before, self._spec.job
+        job = self._spec.job
+        part = self._before
         if part is None:
             return None
         table = part.read()
@@ -228,10 +230,12 @@ class PartRun:
         of_units: dict[str | None, NDArray[np.object_]] = {}
         statuses = part.read_statuses().columns
         for name, column, own in zip(job.names, statuses, part.columns, strict=True):
-            of_units[name] = self._reopen(_to_objects(column)[units.asked])
-            found = units.asked[np.isin(of_units[name], FOUND)]
-            stores[name] = FindingStore(name, kinds[name])
-            stores[name].add_named(found, table, own)
+            status = self._reopen(_to_objects(column)[units.asked])
+            of_units[name] = status
+            found = units.asked[np.isin(status, FOUND)]
+            store = FindingStore(name, kinds[name])
+            store.add_named(found, table, own)
+            stores[name] = store
         return MapFindings(
             units,
             stores,
@@ -253,7 +257,8 @@ class PartRun:
     @property
     def _before(self) -> WrittenPart | None:
         """The part as an earlier run has written it, if the findings of all rows stand in it."""
-        part, job = self.placed.before, self._spec.job
+        part = self.placed.before
+        job = self._spec.job
         if part is None or part.rows != len(job.frame) or job.verb == "filter":
             return None
         return part
@@ -263,14 +268,16 @@ class PartRun:
         job, placed = self._spec.job, self.placed
         failures = self.state.sorted_failures(job.names)
         of_rows = findings.row_statuses()
-        table, columns = self._table, []
+        table = self._table
+        columns = []
         for name, store in findings.stores.items():
             table = _append(table, self._with_known_columns(name, store, findings))
             columns.append([] if store.schema is None else list(store.schema.names))
         status_columns = self._spec.plan.status_columns
         if status_columns:
             status = status_frame(of_rows, None, failures, job.frame.index)
-            table = _append(table, _text_table(shown_columns(status, status_columns)))
+            shown = shown_columns(status, status_columns)
+            table = _append(table, _text_table(shown))
         if job.verb == "filter":
             table = _keep_rows(table, of_rows)
         return NewPart(

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from pandas_amr._map.breaker import Breaker
     from pandas_amr._map.cut import Sample
     from pandas_amr._plan.plan import Plan
-    from pandas_amr._records.usage import Budget, Ledger
+    from pandas_amr._records.usage import Budget, Ledger, Phase
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
@@ -197,11 +197,11 @@ class Pipeline:
     async def _trace_rows(self, columns: tuple[int, ...]) -> None:
         """Have the services know by which fingerprints the journal finds a row again."""
         spec, services = self.spec, self.services
-        if services.journal is not None:
-            services.rows = await services.run_large(
-                spec, trace_rows, spec.job, columns, services.outer_rows
-            )
-            await note_rows(services, services.rows)
+        if services.journal is None:
+            return
+        outer = services.outer_rows
+        services.rows = await services.run_large(spec, trace_rows, spec.job, columns, outer)
+        await note_rows(services, services.rows)
 
     async def _redact(self) -> None:
         """Redact the frame, unless that was done where the call was made.
@@ -218,10 +218,10 @@ class Pipeline:
         spec = self.spec
         if not spec.lms:
             return
-        own_lms = [spec.lm("map", agent) for agent in spec.job.agents]
-        shared = self._parent.services.wired if self._parent is not None else None
+        lms_of_agents = [spec.lm("map", agent) for agent in spec.job.agents]
+        shared = None if self._parent is None else self._parent.services.wired
         wiring = wire(
-            [*spec.lms.values(), *own_lms],
+            [*spec.lms.values(), *lms_of_agents],
             self._metered_ledger,
             self._metered_budget,
             self._open_leases(),
@@ -255,32 +255,31 @@ class Pipeline:
         if services.journal is None or self._parent is not None:
             return
         verb = job.verb if self._override is None else OVERRIDE
-        services.run_number = await services.journal.begin(
-            verb, job.task, len(job.frame), list_readings(job)
-        )
-        record = RunRecord(
-            services.journal, services.run_number, services.ledger, lambda: self.state.end_reason
-        )
+        rows = len(job.frame)
+        readings = list_readings(job)
+        number = await services.journal.begin(verb, job.task, rows, readings)
+        services.run_number = number
+        record = RunRecord(services.journal, number, services.ledger, lambda: self.state.end_reason)
         stack.push_async_exit(record)
         await open_transcript_file(services, stack)
 
     async def _plan(self) -> None:
         """Complete what the user left open: a task by the planner, the rest by type and default."""
-        spec, services, state = self.spec, self.services, self.state
-        job = spec.job
-        if job.open:
+        spec, services = self.spec, self.services
+        if spec.job.open:
             services.watch.steps.begin_plan()
             before = services.ledger.total
             with services.trace.node("plan", id=f"{services.prefix}plan", level=-1) as node:
                 plan, warning = await self._derive_plan()
                 node.usage = services.ledger.total - before
             if warning is not None:
-                state.warnings.append(warning)
+                self.state.warnings.append(warning)
         else:
-            plan = given_plan(job)
+            plan = given_plan(spec.job)
         self.spec = await services.run_large(spec, _complete_plan, spec, plan)
-        if services.trace.recorder is not None:
-            services.trace.recorder.learn_words(_list_words(self.spec))
+        recorder = services.trace.recorder
+        if recorder is not None:
+            recorder.learn_words(_list_words(self.spec))
         services.watch.is_static = self.spec.plan.fan_in is not None
         self._bound_requests()
 
@@ -370,12 +369,13 @@ class Pipeline:
 
     def _warn_without_journal(self) -> None:
         """Warn if failures are to be remembered, and there is no journal to remember them."""
-        if self.services.journal is None and self.spec.plan.retry_failed_after is not None:
-            message = (
-                "Failed rows are asked again each time: without a journal nothing remembers them "
-                "(retry_failed_after). Give journal='a/path'."
-            )
-            self.state.warnings.append(PlanWarning(message))
+        if self.services.journal is not None or self.spec.plan.retry_failed_after is None:
+            return
+        message = (
+            "Failed rows are asked again each time: without a journal nothing remembers them "
+            "(retry_failed_after). Give journal='a/path'."
+        )
+        self.state.warnings.append(PlanWarning(message))
 
     async def _recall(self, stage: MapStage) -> None:
         """Correct what a person corrects, and take from the journal what it has."""
@@ -392,7 +392,8 @@ class Pipeline:
         wanted = self._execution.sample
         if wanted is None:
             return None
-        count = max(1, round(wanted.share * len(units.with_content().asked)))
+        readable = len(units.with_content().asked)
+        count = max(1, round(wanted.share * readable))
         draw = partial(sample_of, seed=wanted.seed)
         return await self.services.run_large(self.spec, draw, self.spec, units, count)
 
@@ -405,10 +406,11 @@ class Pipeline:
         rows = await stage.count_unknown_rows()
         if not rows:
             return
-        journal = self.services.journal
-        place = "and there is no journal" if journal is None else f"the journal is {journal.path}"
-        of = len(self.spec.job.frame)
-        message = f"{counted_of(rows, of, 'row')} would be asked about, {place}. {OFFLINE}"
+        place = "and there is no journal"
+        if self.services.journal is not None:
+            place = f"the journal is {self.services.journal.path}"
+        unknown = counted_of(rows, len(self.spec.job.frame), "row")
+        message = f"{unknown} would be asked about, {place}. {OFFLINE}"
         raise ModelOffline(message, rows=rows)
 
     async def _confirm(self, units: Units, stage: MapStage | None) -> None:
@@ -418,14 +420,19 @@ class Pipeline:
             NotConfirmed: it may not.
         """
         spec, services = self.spec, self.services
-        confirm = spec.settings.budget.confirm if spec.settings.budget else None
-        if confirm is None or self._is_confirmed or not self._may_ask:
+        budget = spec.settings.budget
+        if budget is None or self._is_confirmed or not self._may_ask:
+            return
+        confirm = budget.confirm
+        if confirm is None:
             return
         self.state.stage = "its confirmation"
         estimate = await forecast(spec, services, units, stage=stage)
         outgoing = await preview_outgoing(spec, services, units, stage)
-        answer = await call_user_function(confirm, replace(estimate, outgoing=outgoing))
-        if not isinstance(answer, bool | np.bool_) or not answer:
+        shown = replace(estimate, outgoing=outgoing)
+        answer = await call_user_function(confirm, shown)
+        is_confirmed = isinstance(answer, bool | np.bool_) and bool(answer)
+        if not is_confirmed:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
         self._is_confirmed = True
 
@@ -490,11 +497,12 @@ class Pipeline:
 
     def _count_rows_done(self) -> None:
         """Add to the error of a service that serves nothing more how many rows are done."""
-        error, findings = self.state.ended_by, self.state.findings
+        error = self.state.ended_by
+        findings = self.state.findings
         if not isinstance(error, ModelUnavailable) or findings is None:
             return
-        done, rows = findings.rows_with(*FOUND), len(findings.units)
-        error.args = (f"{error} {counted_of(done, rows, 'row')} are done.",)
+        done = counted_of(findings.rows_with(*FOUND), len(findings.units), "row")
+        error.args = (f"{error} {done} are done.",)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""
@@ -508,9 +516,10 @@ class Pipeline:
         if self.state.stage == CORRECTING:
             return False  # the findings are those of an earlier run
         total = self.services.ledger.total
+        if total.tries or total.recalled:
+            return True
         findings = self.state.findings
-        has_findings = findings is not None and findings.has_findings
-        return bool(total.tries or total.recalled) or has_findings
+        return findings is not None and findings.has_findings
 
     @property
     def _issues_warnings(self) -> bool:
@@ -572,15 +581,20 @@ class Pipeline:
             MapFailed: units failed.
         """
         job, state = self.spec.job, self.state
-        is_raised = self.spec.settings.errors == "raise" and state.halted and state.failures
-        if state.ended_by is not None or not is_raised:
+        if self.spec.settings.errors != "raise" or state.ended_by is not None:
+            return
+        if not state.halted or not state.failures:
             return
         rows = len(job.frame)
-        empty = state.findings.rows_with(EMPTY) if state.findings is not None else 0
-        failed = len({failure.position for failure in state.failures})
-        has_nothing = len(state.failures) == (rows - empty) * len(job.names)
-        first = state.sorted_failures(job.names)[0]
-        what = "No unit succeeded" if has_nothing else f"{counted_of(failed, rows, 'unit')} failed"
+        readable = rows
+        if state.findings is not None:
+            readable -= state.findings.rows_with(EMPTY)
+        if len(state.failures) == readable * len(job.names):
+            what = "No unit succeeded"
+        else:
+            failed = {failure.position for failure in state.failures}
+            what = f"{counted_of(len(failed), rows, 'unit')} failed"
+        first, *_ = state.sorted_failures(job.names)
         raise MapFailed(f"{what}; the first, row {first.position}: {first.reason} ({first.who})")
 
 
@@ -615,7 +629,8 @@ def _asks_in_reduce(spec: Spec) -> bool:
     """Tell whether the reduce may ask a model: agents write the answer, or a part of it."""
     if spec.is_written or isinstance(spec.job.reducer, RowPipeline):
         return True
-    return any(isinstance(function_of(how), Agent) for how in spec.aggregations.values())
+    functions = [function_of(how) for how in spec.aggregations.values()]
+    return any(isinstance(function, Agent) for function in functions)
 
 
 def _can_be_continued(error: RunStopped) -> bool:
@@ -653,8 +668,10 @@ def _list_words(spec: Spec) -> list[object]:
     for level in range(labels.nlevels):
         words += labels.get_level_values(level).tolist()
     for kind in finding_types(spec.job, spec.plan).values():
-        if kind is not None:
-            words += [*kind.schema["properties"], *kind.all_columns]
+        if kind is None:
+            continue
+        words += kind.schema["properties"]
+        words += kind.all_columns
     return words
 
 
@@ -663,33 +680,38 @@ def make_read_units(spec: Spec) -> Units:
 
     Functions are given the empty ones nevertheless.
     """
-    job, units = spec.job, _make_distinct_units(spec)
+    job = spec.job
+    units = _make_distinct_units(spec)
     if spec.plan.on_empty != "skip" or not job.reads_by_model:
         return units
     if spec.plan.axis != "columns":
-        return replace(units, empty=find_empty_rows(job.sent, job.columns, units.asked))
+        empty = find_empty_rows(job.sent, job.columns, units.asked)
+        return replace(units, empty=empty)
     assert job.call is not None  # whose frame holds what the job's profiles
     frame = job.call.frame
     columns = find_content_columns(frame, spec.plan.columns)
-    empty = find_empty_columns(frame, columns)
-    return replace(units, empty=np.intersect1d(units.asked, empty))
+    empty_columns = find_empty_columns(frame, columns)
+    return replace(units, empty=np.intersect1d(units.asked, empty_columns))
 
 
 def _make_distinct_units(spec: Spec) -> Units:
+    """Make units of the rows; equal ones are asked about once if requests hold their content."""
     job = spec.job
     if job.maps:
+        phase: Phase = "map"
         is_read = not job.all_callable and spec.plan.view != "preview"
     else:
+        phase = "reduce"
         is_read = spec.is_written
+    dedupe = False
+    counter = None
     if spec.lms and is_read:
-        counter = spec.counter("map" if job.maps else "reduce")
-        units = make_units(
-            job.frame, job.columns, dedupe=may_dedupe(spec), counter=counter, sent=job.sent
-        )
-    else:
-        units = make_units(job.frame, job.columns, dedupe=False, sent=job.sent)
+        dedupe = may_dedupe(spec)
+        counter = spec.counter(phase)
+    units = make_units(job.frame, job.columns, dedupe=dedupe, counter=counter, sent=job.sent)
     if spec.has_repl("map") or job.all_callable:  # code sees all columns: they all make the key
-        return replace(units, known_by=tuple(range(len(job.frame.columns))))
+        columns = range(len(job.frame.columns))
+        return replace(units, known_by=tuple(columns))
     return units
 
 
@@ -698,9 +720,11 @@ def may_dedupe(spec: Spec) -> bool:
     job = spec.job
     if not spec.plan.dedupe or not job.maps or job.callables:
         return False
-    if spec.has_repl("map") and len(job.columns) < len(job.frame.columns):
+    reads_all = len(job.columns) == len(job.frame.columns)
+    if spec.has_repl("map") and not reads_all:
         return False  # code sees the other columns, too
-    return all(isinstance(agent.instruction, str) for agent in job.map_agents.values())
+    instructions = [agent.instruction for agent in job.map_agents.values()]
+    return all(isinstance(instruction, str) for instruction in instructions)
 
 
 class RunRecord:

@@ -32,7 +32,11 @@ def trace_rows(job: Job, columns: tuple[int, ...], outer: RowOrigins | None) -> 
 
 def list_readings(job: Job) -> list[str]:
     """List the names of columns that a job may read of rows: its content, or all that code sees."""
-    frame = job.frame if job.given.axis != "columns" or job.call is None else job.call.frame
+    frame = job.frame
+    content = job.columns
+    if job.given.axis == "columns" and job.call is not None:
+        frame = job.call.frame
+        content = find_content_columns(frame, job.given.columns)
     every = tuple(range(len(frame.columns)))
-    columns = job.columns if frame is job.frame else find_content_columns(frame, job.given.columns)
-    return sorted({OwnRows(frame, part).reading for part in (columns, every)})
+    readings = {OwnRows(frame, content).reading, OwnRows(frame, every).reading}
+    return sorted(readings)

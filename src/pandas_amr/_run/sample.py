@@ -81,19 +81,29 @@ def make_sample(blocks: Sequence[Sequence[int]]) -> Sample:
 
 
 def _draw_shards(spec: Spec, units: Units, wanted: int, seed: int) -> list[Sequence[int]]:
+    """Draw whole shards that hold about as many units as are wanted."""
     shards = shards_of(spec, units)
-    readable = sum(len(shard.positions) for shard in shards)
-    count = math.ceil(wanted * len(shards) / max(1, readable))
-    count = min(len(shards), max(LEAST_BLOCKS, count))
-    return [shards[place].positions for place in spread_places(len(shards), count, seed)]
+    readable = max(1, sum(len(shard.positions) for shard in shards))
+    count = math.ceil(wanted * len(shards) / readable)
+    count = max(LEAST_BLOCKS, count)
+    count = min(count, len(shards))
+    places = spread_places(len(shards), count, seed)
+    return [shards[place].positions for place in places]
 
 
 def _draw_blocks(spec: Spec, units: Units, wanted: int, seed: int) -> list[Sequence[int]]:
-    units = units.with_content()
-    places = spread_places(len(units.asked), min(wanted, len(units.asked)), seed)
-    size = min(spec.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
-    positions: list[int] = units.asked[places].tolist()
-    return [positions[start : start + size] for start in range(0, len(positions), size)]
+    """Draw as many units as are wanted, and put those that follow each other into blocks."""
+    asked = units.with_content().asked
+    wanted = min(wanted, len(asked))
+    places = spread_places(len(asked), wanted, seed)
+    positions: list[int] = asked[places].tolist()
+    size = max(1, math.ceil(len(positions) / BLOCKS))
+    size = min(size, spec.plan.shard_size or 1)
+    blocks: list[Sequence[int]] = []
+    for start in range(0, len(positions), size):
+        end = start + size
+        blocks.append(positions[start:end])
+    return blocks
 
 
 def spread_places(count: int, wanted: int, seed: int = 0) -> list[int]:
@@ -105,8 +115,12 @@ def spread_places(count: int, wanted: int, seed: int = 0) -> list[int]:
         return []
     rng = np.random.default_rng(seed)
     edges = np.linspace(0, count, wanted + 1).astype(int)
-    parts = itertools.pairwise(edges)
-    return [int(rng.integers(low, high)) for low, high in parts if high > low]
+    places: list[int] = []
+    for low, high in itertools.pairwise(edges):
+        if high > low:
+            place = rng.integers(low, high)
+            places.append(int(place))
+    return places
 
 
 def interval(per_unit: Sequence[float], weights: Sequence[int], *, of: int) -> float:
@@ -126,10 +140,14 @@ def interval(per_unit: Sequence[float], weights: Sequence[int], *, of: int) -> f
     sampled = sum(weights)
     if sampled >= of:
         return 0.0
-    tokens = sum(value * weight for value, weight in zip(per_unit, weights, strict=True))
+    tokens = 0.0
+    for value, weight in zip(per_unit, weights, strict=True):
+        tokens += value * weight
     mean = tokens / max(1, sampled)
-    if len(per_unit) < LEAST_BLOCKS or not mean:
+    blocks = len(per_unit)
+    if blocks < LEAST_BLOCKS or not mean:
         return 1.0
     unsampled_share = 1 - sampled / of
-    error = statistics.stdev(per_unit) / math.sqrt(len(per_unit)) * math.sqrt(unsampled_share)
-    return T_95.get(len(per_unit) - 1, T_95_OF_MANY) * error / mean
+    error = statistics.stdev(per_unit) / math.sqrt(blocks) * math.sqrt(unsampled_share)
+    t_95 = T_95.get(blocks - 1, T_95_OF_MANY)
+    return t_95 * error / mean

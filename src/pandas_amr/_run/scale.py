@@ -35,11 +35,12 @@ def scale_map(short: Cost, long: Cost, *, drawn: Extent, whole: Extent) -> None:
         drawn: the shards of the part.
         whole: all shards that are to be mapped.
     """
+    shards = whole.short
     if drawn.long:
-        long.scale(whole.long / drawn.long, whole.long / drawn.long)
-        shards = whole.short
+        per_long = whole.long / drawn.long
+        long.scale(per_long, per_long)
     else:
-        shards = whole.short + whole.long
+        shards += whole.long
     if not drawn.short:
         return
     beside = max(0.0, short.input_tokens - drawn.tokens)
@@ -68,10 +69,12 @@ class TreeBounds:
     def of(cls, spec: Spec, services: Services, state: State, task: ReduceTask) -> TreeBounds:
         """Count the opening of an agent, and what its window leaves for findings."""
         agent = make_reduce_agent(spec, services, state, task)
-        messages = agent.prompt.messages((), final=True)
-        opening = sum(agent.count(one.content or "") for one in messages)
+        opening = 0
+        for message in agent.prompt.messages((), final=True):
+            opening += agent.count(message.content or "")
         share = max(1, reduce_budget(spec, task).share)
-        return cls(opening, share, spec.plan.fan_in, spec.plan.shard_size or 1)
+        size = spec.plan.shard_size or 1
+        return cls(opening, share, spec.plan.fan_in, size)
 
 
 def scale_groups(nodes: Sequence[Node], part: Part, bounds: TreeBounds) -> Cost:
@@ -80,15 +83,18 @@ def scale_groups(nodes: Sequence[Node], part: Part, bounds: TreeBounds) -> Cost:
     for node in nodes:
         found = GROUP_NUMBER.search(node.id)
         if found is not None:
-            by_group.setdefault(int(found[1]), []).append(node)
+            number = int(found[1])
+            by_group.setdefault(number, []).append(node)
     total = Cost("reduce")
-    calls = 0.0
+    calls = 0.0  # of groups by their weights, which are no whole numbers
     for number, of_group in by_group.items():
         group = part.groups[number]
+        weight = group.weight
         cost = scale_tree(of_group, bounds, drawn=group.drawn, whole=group.rows)
-        total.about |= cost.about or (group.weight > 1 and cost.calls > 1)
-        calls += group.weight * cost.calls
-        total.add(0, group.weight * cost.input_tokens, group.weight * cost.output_tokens)
+        stands_for_other_trees = weight > 1 and cost.calls > 1
+        total.about |= cost.about or stands_for_other_trees
+        calls += weight * cost.calls
+        total.add(0, weight * cost.input_tokens, weight * cost.output_tokens)
     total.calls = round(calls)
     return total
 
@@ -117,13 +123,15 @@ def scale_tree(
         return cost
     if bounds.fan_in is None:
         return _scale_adaptive(inner, final, bounds, whole / drawn)
-    is_certain = True
-    if leaves is None:  # batches of findings: of as many as a shard has, unless tokens bound them
-        calls_of_part = [level.calls for level in (*inner, final)]
-        is_certain = level_calls(_make_batches(bounds, drawn), bounds.fan_in) == calls_of_part
-        leaves = _make_batches(bounds, whole)
-    cost = _scale_static(inner, final, level_calls(leaves, bounds.fan_in))
-    cost.about = not is_certain
+    if leaves is not None:
+        calls = level_calls(leaves, bounds.fan_in)
+        return _scale_static(inner, final, calls)
+    # Leaves are batches of findings: of as many as a shard has, unless tokens bound them.
+    calls_of_part = [level.calls for level in (*inner, final)]
+    expected_of_part = level_calls(_make_batches(bounds, drawn), bounds.fan_in)
+    calls = level_calls(_make_batches(bounds, whole), bounds.fan_in)
+    cost = _scale_static(inner, final, calls)
+    cost.about = calls_of_part != expected_of_part
     return cost
 
 
@@ -132,24 +140,30 @@ def _add_levels(nodes: Sequence[Node]) -> tuple[list[Cost], Cost]:
     final = Cost("reduce")
     levels: dict[int, Cost] = {}
     for node in nodes:
-        is_inner = node.type == "reduce"
-        level = levels.setdefault(node.level, Cost("reduce")) if is_inner else final
+        level = final
+        if node.type == "reduce":
+            level = levels.setdefault(node.level, Cost("reduce"))
         level.add_usage(node.usage)
     return list(levels.values()), final
 
 
 def _make_batches(bounds: TreeBounds, units: int) -> tuple[bool, ...]:
-    return (True,) * math.ceil(units / bounds.size)
+    """Make the leaves of a tree over so many units: a reducer reads each of them."""
+    count = math.ceil(units / bounds.size)
+    return (True,) * count
 
 
 def _scale_static(inner: Sequence[Cost], final: Cost, wanted: Sequence[int]) -> Cost:
     """Scale each level to the calls of a tree over all; levels that are missing are like others."""
     cost = Cost("reduce")
-    for number, calls in enumerate(wanted[:-1]):
-        alike = inner[min(number, len(inner) - 1)] if inner else final
+    *inner_calls, final_calls = wanted
+    alike = final
+    for number, calls in enumerate(inner_calls):
+        if number < len(inner):
+            alike = inner[number]
         scale = calls / max(1, alike.calls)
         cost.add(calls, alike.input_tokens * scale, alike.output_tokens * scale)
-    cost.add(wanted[-1], final.input_tokens, final.output_tokens)
+    cost.add(final_calls, final.input_tokens, final.output_tokens)
     return cost
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pandas_amr._map.stage import MapStage
     from pandas_amr._records.trace import Node
     from pandas_amr._run.part import Part
+    from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
 
@@ -56,23 +57,27 @@ def make_shape(
     spec = part.spec
     maps = _expect_maps(spec, units, stage)
     reduces = _expect_computed(spec, len(units))
-    fan_in = spec.plan.fan_in if tree and not (dry and part.is_whole) else None
-    if fan_in is None:
-        for one in dry:
-            if part.is_whole:
-                about = one.about and not tree
-                reduces += [_as_expected(node, about=about) for node in one.nodes]
-            else:
-                reduces += _scale(one, part, maps)
-        if not dry and spec.is_written:
-            reduces += _expect_unknown(spec, len(units))
+    fan_in = None
+    was_reduced_whole = dry and part.is_whole
+    if tree and not was_reduced_whole:
+        fan_in = spec.plan.fan_in
+    elif was_reduced_whole:
+        for reduce in dry:
+            about = reduce.about and not tree
+            reduces += [_as_expected(node, about=about) for node in reduce.nodes]
+    elif dry:
+        for reduce in dry:
+            reduces += _scale(reduce, part, maps)
+    elif spec.is_written:
+        reduces += _expect_unknown(spec, len(units))
     is_static = spec.plan.fan_in is not None
     return Shape(maps, tuple(reduces), fan_in, is_static)
 
 
 def shape_of_answer(dry: DryReduce) -> Shape:
     """Make the shape of a run in which one agent answers from the whole content."""
-    return Shape(reduces=tuple(_as_expected(node, about=False) for node in dry.nodes))
+    nodes = [_as_expected(node, about=False) for node in dry.nodes]
+    return Shape(reduces=tuple(nodes))
 
 
 def _as_expected(node: Node, *, about: bool) -> GraphNode:
@@ -97,12 +102,12 @@ def _expect_maps(spec: Spec, units: Units, stage: MapStage | None) -> tuple[MapS
     if stage is not None:
         return _open_maps(spec, stage)
     shards = cut_first_run(spec, units, make_context(spec, units))
-    whole = tuple(len(shard.positions) for shard in shards)
-    read = tuple(len(shard.positions) for shard in drop_empty(shards, units))
+    without_empty = drop_empty(shards, units)
     maps: list[MapShape] = []
     for name in spec.job.names:
+        read = shards if _reads_empty(spec, name) else without_empty
         form = _form_of_map(spec, name)
-        maps.append(MapShape(name, whole if _reads_empty(spec, name) else read, form))
+        maps.append(MapShape(name, _sizes_of(read), form))
     return tuple(maps)
 
 
@@ -111,10 +116,14 @@ def _open_maps(spec: Spec, stage: MapStage) -> tuple[MapShape, ...]:
     maps: list[MapShape] = []
     for name in spec.job.names:
         shards = stage.shards_of(name)
-        sizes = tuple(len(shard.positions) for shard in shards)
+        form = _form_of_map(spec, name)
         numbers = tuple(shard.number for shard in shards)
-        maps.append(MapShape(name, sizes, _form_of_map(spec, name), numbers))
+        maps.append(MapShape(name, _sizes_of(shards), form, numbers))
     return tuple(maps)
+
+
+def _sizes_of(shards: Sequence[Shard]) -> tuple[int, ...]:
+    return tuple(len(shard.positions) for shard in shards)
 
 
 def _form_of_map(spec: Spec, name: str | None) -> str:
@@ -126,7 +135,9 @@ def _form_of_map(spec: Spec, name: str | None) -> str:
 
 def _reads_empty(spec: Spec, name: str | None) -> bool:
     function = spec.job.callables.get(name)
-    return function is not None and not may_ask_model(function)
+    if function is None:
+        return False
+    return not may_ask_model(function)
 
 
 # -- reduces
@@ -134,31 +145,32 @@ def _reads_empty(spec: Spec, name: str | None) -> bool:
 
 def _expect_computed(spec: Spec, rows: int) -> list[GraphNode]:
     """Expect the node of what is reduced without an agent."""
-    kind, form, name = spec.reduce_kind, "pandas", ""
-    if kind == "function":
+    about = _has_lists(spec)
+    if spec.reduce_kind == "function":
         form = "recipe" if isinstance(spec.job.reducer, Pipeline) else "function"
-        name = REDUCE
-    elif kind == "ranking":
-        name = RANK
-    elif kind == "aggregations" and _has_plain(spec):
-        name = COMPUTE
-    if not name:
-        return []
-    return [_compute_node(name, rows, form=form, about=_has_lists(spec))]
+        return [_compute_node(REDUCE, rows, form=form, about=about)]
+    if spec.reduce_kind == "ranking":
+        return [_compute_node(RANK, rows, about=about)]
+    if spec.reduce_kind == "aggregations" and _has_plain(spec):
+        return [_compute_node(COMPUTE, rows, about=about)]
+    return []
 
 
 def _has_plain(spec: Spec) -> bool:
     """Whether pandas computes one of the aggregations, and not only agents write columns."""
     agents = spec.job.column_agents
-    written = sum(function_of(how) in agents for how in spec.aggregations.values())
-    return written < len(spec.aggregations)
+    functions = [function_of(how) for how in spec.aggregations.values()]
+    return any(function not in agents for function in functions)
 
 
 def _has_lists(spec: Spec) -> bool:
     """Whether units have none or many records, so that nobody knows yet how many rows there are."""
-    kinds = finding_types(spec.job, spec.plan).values()
-    has_lists = any(kind is not None and kind.item is not None for kind in kinds)
-    return has_lists or spec.plan.where is not None
+    if spec.plan.where is not None:
+        return True
+    for kind in finding_types(spec.job, spec.plan).values():
+        if kind is not None and kind.item is not None:
+            return True
+    return False
 
 
 def _compute_node(
@@ -180,7 +192,8 @@ def _expect_unknown(spec: Spec, rows: int) -> list[GraphNode]:
         return []
     if spec.reduce_kind == "chosen_number":
         choose = GraphNode(CHOOSE, "reduce", 1, EVERY_MAP, rows)
-        return [choose, _compute_node(COMPUTE, rows, about=True, parents=(CHOOSE,), level=2)]
+        compute = _compute_node(COMPUTE, rows, about=True, parents=(CHOOSE,), level=2)
+        return [choose, compute]
     return [GraphNode("final-reduce", "final-reduce", 1, EVERY_MAP, rows, about=True)]
 
 
@@ -189,11 +202,11 @@ def _expect_unknown(spec: Spec, rows: int) -> list[GraphNode]:
 
 def _scale(dry: DryReduce, part: Part, maps: Sequence[MapShape]) -> list[GraphNode]:
     """Expect the nodes of a reduce over all units by those of a reduce over some."""
+    if part.spec.reduce_kind == "chosen_number":
+        return _with_all_maps(dry)
     names: list[str] = []
     for one in maps:
         names += [node.id for node in one.nodes()]
-    if part.spec.reduce_kind == "chosen_number":
-        return _with_all_maps(dry)
     if part.groups:
         return _scale_groups(dry, part, names)
     return _scale_tree(dry, part.scale, names)
@@ -203,7 +216,8 @@ def _scale_tree(dry: DryReduce, scale: float, maps: Sequence[str]) -> list[Graph
     """Expect a tree over all units: its levels grow as the units do."""
     nodes: list[GraphNode] = []
     before: Sequence[str] = maps
-    units = round(sum(node.units for node in dry.nodes if node.level == 1) * scale)
+    units_of_part = sum(node.units for node in dry.nodes if node.level == 1)
+    units = round(units_of_part * scale)
     counts = _scale_levels(dry, scale)
     for level, count in enumerate(counts, start=1):
         reducers = spread_level(dry.prefix, level, count, before, units)
@@ -221,10 +235,9 @@ def _scale_tree(dry: DryReduce, scale: float, maps: Sequence[str]) -> list[Graph
 def _scale_levels(dry: DryReduce, scale: float) -> list[int]:
     """Expect how many nodes each level below the final one has."""
     levels = Counter(node.level for node in dry.nodes if node.type == "reduce")
-    counts = [round(levels[level] * scale) for level in sorted(levels)]
-    if not counts and dry.calls > 1:
+    if not levels and dry.calls > 1:
         return [dry.calls - 1]
-    return counts
+    return [round(levels[level] * scale) for level in sorted(levels)]
 
 
 def _with_all_maps(dry: DryReduce) -> list[GraphNode]:
@@ -232,30 +245,35 @@ def _with_all_maps(dry: DryReduce) -> list[GraphNode]:
     names = {node.id for node in dry.nodes}
     nodes: list[GraphNode] = []
     for node in dry.nodes:
-        own = tuple(parent for parent in node.parents if parent in names)
+        own = [parent for parent in node.parents if parent in names]
+        parents = (*own, *EVERY_MAP)
         expected = _as_expected(node, about=dry.about)
-        nodes.append(replace(expected, parents=(*own, *EVERY_MAP)))
+        nodes.append(replace(expected, parents=parents))
     return nodes
 
 
 def _scale_groups(dry: DryReduce, part: Part, maps: Sequence[str]) -> list[GraphNode]:
     """Expect a tree per group, each of them like the others."""
-    drawn = list({id(group): group for group in part.groups.values()}.values())
+    drawn = {id(group): group for group in part.groups.values()}.values()
     count = round(sum(group.weight for group in drawn))
-    each = math.ceil(sum(node.type == "reduce" for node in dry.nodes) / len(drawn))
-    rows = round(len(part.units) * part.scale / count)
+    inner = sum(node.type == "reduce" for node in dry.nodes)
+    inner_of_each = math.ceil(inner / len(drawn))
+    rows_of_each = round(len(part.units) * part.scale / count)
     nodes: list[GraphNode] = []
     for number in range(count):
         place = number * len(maps) // count
+        read = maps[place : place + 1]
         prefix = f"{dry.prefix}group-{number}-"
-        nodes += _expect_group(prefix, maps[place : place + 1], each, rows)
+        nodes += _expect_group(prefix, read, inner_of_each, rows_of_each)
     return nodes
 
 
 def _expect_group(prefix: str, before: Sequence[str], inner: int, rows: int) -> list[GraphNode]:
     """Expect the tree of one group: so many nodes below the final one."""
-    nodes = spread_level(prefix, 1, inner, before, rows) if inner else []
-    parents = tuple(node.id for node in nodes) or tuple(before)
-    level = 2 if inner else 1
-    name, units = f"{prefix}final-reduce", inner or rows
-    return [*nodes, GraphNode(name, "final-reduce", level, parents, units, about=True)]
+    name = f"{prefix}final-reduce"
+    if not inner:
+        return [GraphNode(name, "final-reduce", 1, tuple(before), rows, about=True)]
+    nodes = spread_level(prefix, 1, inner, before, rows)
+    parents = tuple(node.id for node in nodes)
+    final = GraphNode(name, "final-reduce", 2, parents, inner, about=True)
+    return [*nodes, final]

@@ -21,6 +21,8 @@ from pandas_amr._units.part_tables import PANDAS_INDEX, frame_of
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pandas_amr._context.settings import Settings
     from pandas_amr._plan.call import Call
     from pandas_amr._units.batches import Source
@@ -56,7 +58,8 @@ def open_stream(call: Call, settings: Settings) -> tuple[Call, PartStream | None
     _check_call(call, settings)
     source = open_source(call.frame)
     _check_folder(call, source)
-    call = replace(call, frame=frame_of(source.sample), columns=_content_columns(call, source))
+    columns = _content_columns(call, source)
+    call = replace(call, frame=frame_of(source.sample), columns=columns)
     return call, PartStream(source, OutFolder(call.out))
 
 
@@ -92,7 +95,9 @@ def find_undivided(call: Call) -> Undivided | None:
     if plan.direct:
         return "direct"
     maps = call.map.values() if isinstance(call.map, dict) else [call.map]
-    return "recipe" if any(isinstance(one, Pipeline) for one in maps) else None
+    if any(isinstance(code, Pipeline) for code in maps):
+        return "recipe"
+    return None
 
 
 def check_unconfirmed(call: Call, settings: Settings) -> None:
@@ -125,7 +130,11 @@ def _check_path(call: Call) -> None:
 
 def _check_groups(by: object) -> None:
     """Refuse groups that are given row by row."""
-    keys = by.keys if isinstance(by, By) else by if isinstance(by, list) else [by]
+    keys: Sequence[object] = [by]
+    if isinstance(by, By):
+        keys = by.keys
+    elif isinstance(by, list):
+        keys = by
     for key in keys:
         if isinstance(key, pd.Series | pd.Index):
             raise UsageError(
@@ -163,5 +172,8 @@ def _content_columns(call: Call, source: Source) -> Any:
     """Leave out an index without a name that pandas wrote into a file, unless it is asked for."""
     if call.columns is not None or read_plan(call.plan).columns is not None:
         return call.columns
-    names = [name for name in source.schema.names if not name.startswith(PANDAS_INDEX)]
-    return names if len(names) < len(source.schema.names) and names else None
+    every = source.schema.names
+    content = [name for name in every if not name.startswith(PANDAS_INDEX)]
+    if not content or len(content) == len(every):
+        return None
+    return content
