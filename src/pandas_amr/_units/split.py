@@ -114,7 +114,7 @@ def split_record(
 ) -> list[str]:
     """Cut a unit's content into JSON lines within the limit, each with the number of its part.
 
-    Every piece holds the small cells. The large cells are cut, one after another.
+    Every piece holds the small cells. The others, or their parts, fill the pieces in order.
     """
     small: dict[str, Any] = {}
     large: dict[str, Any] = {}
@@ -122,28 +122,40 @@ def split_record(
         is_small = count(to_json_line({key: value})) <= limit // (2 * len(record))
         (small if is_small else large)[key] = value
     numbering = count(to_json_line({PART_KEY: "999 of 999"}))
-    part_limit = max(1, limit - count(to_json_line(small)) - numbering)
-    parts: list[tuple[str, str]] = []
+    piece_limit = max(1, limit - count(to_json_line(small)) - numbering)
+    pieces: list[dict[str, Any]] = [{}]
+    room = piece_limit
     for key, value in large.items():
-        parts += [(key, text) for text in _split_cell(value, part_limit, count)]
-    return _write_parts(record, small, parts, to_json_line)
+        whole = count(to_json_line({key: value}))
+        parts: list[Any] = [value]
+        if whole > piece_limit:
+            text_limit = piece_limit - count(to_json_line({key: ""}))
+            parts = _split_cell(value, max(1, piece_limit // 2, text_limit), count)
+        for part in parts:
+            size = whole if len(parts) == 1 else count(to_json_line({key: part}))
+            if pieces[-1] and (size > room or key in pieces[-1]):
+                pieces.append({})
+                room = piece_limit
+            pieces[-1][key] = part
+            room -= size
+    return _write_pieces(record, small, pieces, to_json_line)
 
 
-def _write_parts(
+def _write_pieces(
     record: dict[str, Any],
     small: dict[str, Any],
-    parts: Sequence[tuple[str, str]],
+    pieces: Sequence[dict[str, Any]],
     to_json_line: Callable[[dict[str, Any]], str],
 ) -> list[str]:
-    """Write each part of a cell beside the small cells, in the record's order."""
+    """Write each piece beside the small cells, in the record's order."""
     part_key = PART_KEY
     while part_key in record:
         part_key += "_"
     lines: list[str] = []
-    for number, (key, text) in enumerate(parts, start=1):
-        cells = small | {key: text}
+    for number, piece in enumerate(pieces, start=1):
+        cells = small | piece
         ordered = {name: cells[name] for name in record if name in cells}
-        lines.append(to_json_line({part_key: f"{number} of {len(parts)}", **ordered}))
+        lines.append(to_json_line({part_key: f"{number} of {len(pieces)}", **ordered}))
     return lines
 
 
