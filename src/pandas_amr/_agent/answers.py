@@ -15,7 +15,7 @@ from pandas_amr._types.json_text import RepeatedKey
 from pandas_amr.models.openai.reply import is_too_deep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 NO_JSON = "it is not JSON"
 NO_OBJECT = "the answer is not a JSON object"
@@ -105,13 +105,12 @@ def decode_answer(
     if was_cut and thinks_on:
         return None, CUT_OFF
     payload, problem = _decode_object(answer, is_quoted, at_end=thinks_on, alone=was_cut)
-    if was_cut and problem is not None:
+    if problem is None:
+        return payload, None
+    if was_cut:
         return _decode_beginning(answer), CUT_OFF
-    if problem is not None and not thinks_on:
-        nearly = _decode_nearly(answer, lists_findings=lists_findings)
-        if nearly is not None:
-            return nearly, None
-    return payload, problem
+    nearly = _decode_nearly(answer, lists_findings=lists_findings)
+    return (None, problem) if nearly is None else (nearly, None)
 
 
 def _decode_nearly(text: str, *, lists_findings: bool) -> dict[str, Any] | None:
@@ -227,18 +226,24 @@ def _decode_object(
         alone: whether nothing else may be in the text, since the answer was cut off.
     """
     objects = _last_object_in(text) if at_end else _objects_in(text)
-    if len(objects) > 1 and any(one.value != objects[0].value for one in objects):
-        objects = [value for value in objects if is_fenced(text, value)]
-        if len(objects) != 1:
-            return None, SEVERAL
     if not objects:
         return None, NO_OBJECT
-    only = objects[0]
+    only = _only_object(text, objects)
+    if only is None:
+        return None, SEVERAL
     if only.problem is not None:
         return None, f"the answer cannot be read: {only.problem}"
     if not stands_alone(text, only) and (alone or is_quoted(text[only.start : only.end])):
         return None, NO_OBJECT
     return only.value, None
+
+
+def _only_object(text: str, objects: Sequence[Value]) -> Value | None:
+    """Return the one object that is meant: the same each time, or the only one in a fence."""
+    if all(one.value == objects[0].value for one in objects):
+        return objects[0]
+    fenced = [one for one in objects if is_fenced(text, one)]
+    return fenced[0] if len(fenced) == 1 else None
 
 
 def _objects_in(text: str) -> list[Value]:

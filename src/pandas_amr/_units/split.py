@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pandas_amr._records.tokens import TokenCounter
 
@@ -123,22 +123,32 @@ def split_record(
         (small if is_small else large)[key] = value
     numbering = count(to_json_line({PART_KEY: "999 of 999"}))
     piece_limit = max(1, limit - count(to_json_line(small)) - numbering)
+    pieces = _fill_pieces(large, piece_limit, count, to_json_line)
+    return _write_pieces(record, small, pieces, to_json_line)
+
+
+def _fill_pieces(
+    cells: Mapping[str, Any],
+    limit: int,
+    count: TokenCounter,
+    to_json_line: Callable[[dict[str, Any]], str],
+) -> list[dict[str, Any]]:
+    """Fill pieces of at most ``limit`` tokens with cells, or their parts, in order."""
     pieces: list[dict[str, Any]] = [{}]
-    room = piece_limit
-    for key, value in large.items():
-        whole = count(to_json_line({key: value}))
+    room = limit
+    for key, value in cells.items():
         parts: list[Any] = [value]
-        if whole > piece_limit:
-            text_limit = piece_limit - count(to_json_line({key: ""}))
-            parts = _split_cell(value, max(1, piece_limit // 2, text_limit), count)
+        if count(to_json_line({key: value})) > limit:
+            beside_key = limit - count(to_json_line({key: ""}))
+            parts = _split_cell(value, max(1, limit // 2, beside_key), count)
         for part in parts:
-            size = whole if len(parts) == 1 else count(to_json_line({key: part}))
+            size = count(to_json_line({key: part}))
             if pieces[-1] and (size > room or key in pieces[-1]):
                 pieces.append({})
-                room = piece_limit
+                room = limit
             pieces[-1][key] = part
             room -= size
-    return _write_pieces(record, small, pieces, to_json_line)
+    return pieces
 
 
 def _write_pieces(
