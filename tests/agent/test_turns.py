@@ -436,6 +436,12 @@ READ = {
     "other thoughts": '<thinking>{"a": 2}</thinking>{"a": 1}',
     "gpt-oss' channels": '<|channel|>analysis<|message|>Hm {"a": 2}<|end|><|start|>assistant<|channel|>final<|message|>{"a": 1}',
     "the template's end": '{"a": 1}<|im_end|>',
+    "the same again": '{"a": 1}\n{"a": 1}',
+    "the same in a fence": 'It is {"a": 1}:\n```json\n{"a": 1}\n```',
+    "a comma too many": '{"a": 1,}',
+    "a comma too many, in a fence": '```json\n{"a": 1,}\n```',
+    "Python": "{'a': 1}",
+    "Python, after thoughts": "<think>{'a': 2}</think>{'a': 1}<|im_end|>",
     "an object and a fence": '{"a": 2} is wrong, so:\n```json\n{"a": 1}\n```',
 }
 
@@ -443,6 +449,40 @@ READ = {
 @pytest.mark.parametrize("text", READ.values(), ids=READ.keys())
 def test_an_object_is_read_with_whatever_stands_around_it(text):
     assert decode_answer(text) == (OBJECT, None)
+
+
+def test_what_is_nearly_json_is_read_if_it_can_mean_one_thing_only():
+    assert decode_answer('{"a": "two\nlines", "b": [true, null,],}') == ({"a": "two\nlines", "b": [True, None]}, None)
+    assert decode_answer("{'a': True, 'b': 'it\\'s', 'c': None}") == ({"a": True, "b": "it's", "c": None}, None)
+    assert decode_answer('{"a": True}') == ({"a": True}, None)
+    listed = '[{"unit": 0, "n": 5}]'
+    for text in (listed, f"```json\n{listed}\n```", "[{'unit': 0, 'n': 5},]"):
+        assert decode_answer(text, lists_findings=True) == (FOUND, None)
+    for text in ("[1]", "[look(1)]", '[{"n": 5}]', f"{listed} and {listed}"):
+        assert decode_answer(text, lists_findings=True) == (None, NO_OBJECT)
+    assert decode_answer('{"a": 1,}', "length") == (None, "the answer was cut off at its greatest length")
+
+
+SAID = [{"unit": 0, "n": 5}, {"unit": 1, "n": 6}]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Raw(json.dumps({"findings": SAID})[:-1] + ",}"),
+        Raw(str({"findings": SAID})),
+        Raw(json.dumps(SAID)),
+        {"findings": json.dumps(SAID)},
+        {"findings": str(SAID)},
+    ],
+    ids=["a comma too many", "Python", "a bare list", "a list as a text", "a list as a text of Python"],
+)
+@pytest.mark.parametrize("tools", [[], [lookup]], ids=["schema", "tools"])
+def test_findings_that_can_be_read_with_certainty_take_no_second_request(said, tools):
+    with ScriptedServer(lambda request: said) as server:
+        found = TWO.amr.map("Read.", finding={"n": int}, lm=server.lm(), tools=tools)
+        assert len(server.requests) == 1
+    assert found["n"].tolist() == [5, 6]
 
 
 def test_marks_inside_of_an_object_are_part_of_it():
@@ -460,9 +500,11 @@ UNREAD = {
     "a list in a fence": ('```json\n[{"a": 1}]\n```', NO_OBJECT),
     "a number": ("3", NO_OBJECT),
     "a text": ('"a"', NO_OBJECT),
-    "a comma too many": ('{"a": {"b": 1},}', NO_OBJECT),
     "a comma too many, in prose": ('It is {"a": {"b": 1},}', NO_OBJECT),
-    "single quotes": ("{'a': {\"b\": 1}}", NO_OBJECT),
+    "a comment": ('{"a": 1 // one\n}', NO_OBJECT),
+    "single quotes, in prose": ("It is {'a': {\"b\": 1}}", NO_OBJECT),
+    "a doubled key in single quotes": ("{'a': 1, 'a': 2}", NO_OBJECT),
+    "an expression": ("{'a': 1 + 1}", NO_OBJECT),
     "not closed": ('{"a": {"b": 1}', NO_OBJECT),
     "a list that is not closed": ('[{"a": 1}', NO_OBJECT),
     "several": ('{"a": 1}\n{"a": 2}', MANY),

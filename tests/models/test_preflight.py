@@ -65,6 +65,18 @@ MISTAKES = {
     "another host": (http(308, "", REDIRECT), "/v1", ["308", "'https://login.example.com/v1'", "no row is sent"], 1),
     "no API": (http(200, "Ollama is running", kind="text/plain"), "", ["not answer as a chat", "did you mean"], 3),
     "another API": (http(200, {"ok": True}), "/v1", ["not answer as a chat completions API", "LM(base_url=...)"], 3),
+    "an error as 200": (
+        http(200, {"error": "Unexpected endpoint or method. (POST /chat/completions). Returning 200 anyway"}),
+        "",
+        ["Unexpected endpoint or method", "LM(base_url=...)", "did you mean", "/v1'"],
+        3,
+    ),
+    "an error as 200, with its message": (
+        http(200, {"error": {"message": f"model 'm' not found for {KEY}"}}),
+        "/v1",
+        ["model 'm' not found", "not answer as a chat completions API"],
+        3,
+    ),
     "TLS is wanted": (http(400, "Client sent an HTTP request to an HTTPS server."), "/v1", ["did you mean 'https://"], 1),
     "TLS, nginx": (
         http(400, "<html><title>400 The plain HTTP request was sent to HTTPS port</title>", kind="text/html"),

@@ -487,6 +487,72 @@ def test_a_plan_that_names_what_is_not_there_is_sent_back_with_what_is(part, rea
     assert plan.made_by == "planner"
 
 
+LATE = answer(
+    "Is it late, by how many days, and whose is it?",
+    field("late", "bool"),
+    field("days", "int"),
+    field("cost"),
+    aggregations=[computed("days", "mean")],
+)
+COSTS = pd.DataFrame({"text": ["a", "b", "c"], "cost (EUR)": ["9", "1,000", "10 EUR"], "day": ["2026-01-02", "x", "y"]})
+
+# What would have answered another question than was asked, without a word.
+OTHERS = {
+    "a condition in an aggregation": {"aggregations": [computed("days", "sum") | {"where": "late"}]},
+    "a distinct count": {"aggregations": [computed("days", "count") | {"distinct": True}]},
+    "an order in a ranking": {"aggregations": [], "ranking": {"field": "days", "most": 3, "order": "asc"}},
+    "groups by another name": {"group_by": ["text"]},
+    "a condition by another name": {"filter": "late"},
+    "an order by another name": {"aggregations": [], "order_by": "days", "limit": 3},
+    "a sum of texts": {"aggregations": [computed("cost", "sum")]},
+    "the largest text": {"aggregations": [computed("cost", "max")]},
+    "a ranking by texts": {"aggregations": [], "ranking": {"field": "cost", "most": 1, "lowest_first": False}},
+    "a ranking by numbers as texts": {
+        "aggregations": [],
+        "ranking": {"field": "cost (EUR)", "most": 1, "lowest_first": False},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_plan_that_would_answer_another_question_is_sent_back_and_then_refused(kind):
+    answers = iter([LATE | OTHERS[kind], LATE])
+    with ScriptedServer(lambda request: next(answers)) as server:
+        assert COSTS.amr.plan("How late?", lm=server.lm()).aggregations == {"days": "mean"}
+        assert len(server.requests) == 2
+    with (
+        ScriptedServer(lambda request: LATE | OTHERS[kind]) as server,
+        pytest.raises(amr.PlanError, match="could not be used"),
+    ):
+        COSTS.amr.plan("How late?", lm=server.lm())
+
+
+def test_keys_that_change_nothing_of_a_plan_are_left_aside():
+    said = LATE | {"aggregations": [computed("days", "mean") | {"alias": "mean_days", "where": None}], "why": "so"}
+    said |= {"filter": None, "limit": 0}
+    with ScriptedServer(lambda request: said) as server:
+        assert COSTS.amr.plan("How late?", lm=server.lm()).aggregations == {"days": "mean"}
+        by_date = LATE | {"aggregations": [], "ranking": {"field": "day", "most": 1, "lowest_first": False}}
+        said = by_date
+        assert COSTS.amr.plan("Which is the last?", lm=server.lm()).ranking == amr.Ranking(field="day", most=1)
+        assert len(server.requests) == 2
+
+
+def test_a_count_of_a_bool_is_sent_back_and_if_it_is_meant_told_in_a_warning():
+    counted = LATE | {"aggregations": [computed("late", "count")]}
+    answers = iter([counted, LATE | {"aggregations": [computed("late", "sum")]}])
+    with ScriptedServer(lambda request: next(answers)) as server:
+        assert COSTS.amr.plan("How many are late?", lm=server.lm()).aggregations == {"late": "sum"}
+        assert "'sum' counts those in which it is true" in server.requests[1].user
+    with ScriptedServer(lambda request: counted) as server:
+        with pytest.warns(amr.PlanWarning, match="'count' of 'late' counts all rows"):
+            plan = COSTS.amr.plan("How many are there?", lm=server.lm())
+        assert plan.aggregations == {"late": "count"}
+    with ScriptedServer(lambda request: counted | {"where": "late"}) as server:
+        assert COSTS.amr.plan("How many are late?", lm=server.lm()).aggregations == {"late": "count"}
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

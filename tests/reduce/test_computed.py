@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from decimal import Context, Decimal
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
@@ -521,6 +523,52 @@ def test_sums_and_products_beyond_64_bits_are_exact_whole_and_by_groups(column):
         assert df.amr.reduce({"n": how, "price": "mean"}).tolist() == [whole[how], 1.5]
         assert df.amr.reduce({"n": how, "price": "mean"}, by="shop")["n"].tolist() == [*expected[how]]
         assert df.amr.reduce({"n": how, "price": "value_counts"}, by="shop")["n"].tolist() == [*expected[how]]
+
+
+def test_a_product_beyond_64_bits_of_small_numbers_is_exact():
+    df = pd.DataFrame({"shop": list("xxxx"), "n": [10**6] * 4, "price": [0.5, 1.5, 2.5, 3.5]})
+    assert df.amr.reduce({"n": "prod"})["n"] == 10**24
+    assert df.amr.reduce({"n": ["prod", "sum"]})["n"].tolist() == [10**24, 4 * 10**6]
+    assert df.amr.reduce({"n": "prod", "price": "mean"}).tolist() == [10**24, 2.0]
+    assert df.amr.reduce({"n": "prod"}, by="shop")["n"].tolist() == [10**24]
+
+
+DECIMALS = {
+    "a sum": (38, 2, "9" * 36, "sum", Decimal(3 * int("9" * 36))),
+    "a mean": (38, 2, "9" * 36, "mean", Decimal("9" * 36)),
+    "a product": (38, 9, "1234567.89", "prod", Decimal("1234567.89") ** 3),
+    "a product of few places": (
+        14,
+        2,
+        "999999999999.99",
+        "prod",
+        Decimal(99999999999999**3).scaleb(-6, Context(prec=60)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("digits", "places", "value", "how", "expected"), DECIMALS.values(), ids=DECIMALS)
+def test_decimals_of_arrow_that_its_own_sums_do_not_hold_are_exact(digits, places, value, how, expected):
+    dtype = pd.ArrowDtype(pa.decimal128(digits, places))
+    df = pd.DataFrame({"shop": list("xxxx"), "n": pd.array([Decimal(value)] * 3 + [None], dtype=dtype)})
+    assert df.amr.reduce({"n": how})["n"] == expected
+    assert df.amr.reduce({"n": ["count", how]})["n"].tolist() == [3, expected]
+    assert df.amr.reduce({"n": how}, by="shop")["n"].tolist() == [expected]
+
+
+def test_decimals_that_fit_stay_as_pandas_has_them():
+    df = pd.DataFrame({"n": pd.array([Decimal("1.10"), Decimal("2.20")], dtype=pd.ArrowDtype(pa.decimal128(10, 2)))})
+    for how in ("sum", "mean", "prod"):
+        assert df.amr.reduce({"n": how}).equals(df.agg({"n": how}))
+
+
+@pytest.mark.parametrize("dtype", ["timedelta64[ns]", "duration[ns][pyarrow]"])
+def test_a_sum_of_durations_beyond_nanoseconds_is_one_of_microseconds(dtype):
+    spans = pd.Series([pd.Timedelta(days=40_000)] * 3).astype(dtype)  # nanoseconds end at 106,751 days
+    df = pd.DataFrame({"shop": list("xxx"), "open": spans})
+    assert df.amr.reduce({"open": "sum"})["open"] == dt.timedelta(days=120_000)
+    assert df.amr.reduce({"open": "sum"}, by="shop")["open"].tolist() == [dt.timedelta(days=120_000)]
+    assert df.amr.reduce({"open": "mean"})["open"] == pd.Timedelta(days=40_000)
 
 
 def test_a_whole_number_beside_a_fraction_keeps_its_digits():

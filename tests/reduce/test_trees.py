@@ -209,6 +209,19 @@ def test_what_is_too_much_for_the_window_is_cut_and_told():
     assert "were cut to fit" in server.requests[-1].user or "beginning" in server.requests[-1].user
 
 
+def test_a_window_half_of_which_the_prompt_takes_leaves_a_quarter_of_the_rest_for_findings():
+    df = pd.DataFrame({"why": [f"a finding of many words, number {number}. " * 12 for number in range(20)]})
+    for window in (700, 800, 1000, 2000):  # 881 requests at 800, before
+        with ScriptedServer(lambda r: {"output": "so it is", "sources": [0]}) as server:
+            lm = server.lm(abilities=amr.Abilities(context_window=window, tools=False))
+            df.amr.reduce("All.", lm=lm)
+        assert len(server.requests) < 50, window
+    with ScriptedServer(lambda r: {"output": "so it is", "sources": [0]}) as server:
+        lm = server.lm(abilities=amr.Abilities(context_window=1000, tools=False))
+        df.amr.reduce("All.", plan={"budget_ratio": 0.51}, lm=lm)
+    assert len(server.requests) > 50  # a share of the user's is taken as it is
+
+
 def test_plan_fields_of_an_adaptive_tree_are_kept():
     df = rows(40)
     for plan in (

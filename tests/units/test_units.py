@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import itertools
 import json
 from decimal import Decimal
 
@@ -21,7 +22,7 @@ from examples import examples
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
 from pandas_amr._units.profile import profile_columns
-from pandas_amr._units.split import split_text
+from pandas_amr._units.split import split_record, split_text
 from pandas_amr._units.units import make_units
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, Status, findings
@@ -260,6 +261,30 @@ def test_a_300_page_text_in_one_cell_beside_one_liners_gets_one_finding_like_the
     assert found["kind"].tolist() == ["short", "long", "short"]
     assert {part["title"] for part in parts} == {"book"}
     assert {part["part"] for part in parts} == {f"{number} of {len(parts)}" for number in range(1, len(parts) + 1)}
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(sizes=st.lists(st.integers(0, 90), min_size=1, max_size=60), limit=st.integers(120, 400))
+def test_a_row_of_many_columns_is_read_in_as_few_pieces_as_hold_it(sizes, limit):
+    record = {f"c{number}": f"{number} " + "x" * size for number, size in enumerate(sizes)}
+    lines = split_record(record, limit=limit, count=len, to_json_line=to_json_line)
+    pieces = [json.loads(line) for line in lines]
+    assert [piece.pop("part") for piece in pieces] == [f"{n} of {len(pieces)}" for n in range(1, len(pieces) + 1)]
+    assert all(list(piece) == [key for key in record if key in piece] for piece in pieces)
+    for key, text in record.items():
+        assert text in "".join(piece.get(key, "") for piece in pieces)  # one cell may be cut, none is left out
+    if len(pieces) > 1:
+        assert all(len(line) <= limit for line in lines)
+        assert all(len(one) + len(other) > limit / 2 for one, other in itertools.pairwise(lines))
+
+
+def test_a_row_of_500_columns_takes_no_request_for_each():
+    df = pd.DataFrame([{f"column_{number}": f"cell {number} of the row" for number in range(500)}])
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"columns": len(unit) - 2})) as server:
+        lm = server.lm(abilities=amr.Abilities(context_window=8000))
+        found = df.amr.map("How many?", finding={"columns": int}, plan={"merge": {"columns": "sum"}}, lm=lm)
+        assert len(server.requests) < 10
+    assert found["columns"].tolist() == [500]
 
 
 def test_the_plan_names_how_pieces_are_merged():

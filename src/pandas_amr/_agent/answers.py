@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from pandas_amr._types.json_text import RepeatedKey, make_object
+from pandas_amr._agent.expressions import FINDINGS, read_findings, read_loosely
+from pandas_amr._agent.strict_json import DECODER, loads
+from pandas_amr._types.json_text import RepeatedKey
 from pandas_amr.models.openai.reply import is_too_deep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 NO_JSON = "it is not JSON"
 NO_OBJECT = "the answer is not a JSON object"
@@ -34,15 +36,9 @@ CLOSED = re.compile(
 )
 FENCE_BEFORE = re.compile(r"```[\w-]*\s*\Z")
 FENCE_AFTER = re.compile(r"\s*```")
+ONLY_FENCE = re.compile(r"```[\w-]*\s*(?P<body>.*?)\s*```", re.DOTALL)
 # Chat templates end a turn with such marks, and some servers leave them in the answer.
 END_MARK = re.compile(r"<\|\w+\|>|</s>|<end_of_turn>|<\uff5c[\w\u2581]+\uff5c>")
-
-
-class TooDeep(ValueError):
-    """A model's JSON is nested deeper than any answer: the model did not stop."""
-
-    def __init__(self) -> None:
-        super().__init__("it is nested too deeply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +66,21 @@ def decode_answer(
     finish_reason: str = "stop",
     *,
     is_quoted: Callable[[str], bool] = is_never_quoted,
+    lists_findings: bool = False,
 ) -> tuple[Any, str | None]:
     """Decode the JSON object in an answer, or say what is wrong.
 
     The text may be the object, or contain it once: in a fence or beside prose, after the model's
     thoughts. Of several objects, the only one in a fence counts; otherwise none does, since it is
-    unknown which one is the answer.
+    unknown which one is the answer. An object that is the whole answer, or all of its fence, may
+    have commas too many or be written as Python.
 
     Args:
         text: the answer.
         finish_reason: why it ended.
         is_quoted: whether a text is in the data word for word: prose that quotes an object from a
             row is not an answer.
+        lists_findings: whether it is a list of findings: one without its key is read as such.
 
     Example:
         >>> decode_answer('{"a": 1}')
@@ -106,9 +105,29 @@ def decode_answer(
     if was_cut and thinks_on:
         return None, CUT_OFF
     payload, problem = _decode_object(answer, is_quoted, at_end=thinks_on, alone=was_cut)
-    if was_cut and problem is not None:
+    if problem is None:
+        return payload, None
+    if was_cut:
         return _decode_beginning(answer), CUT_OFF
-    return payload, problem
+    nearly = _decode_nearly(answer, lists_findings=lists_findings)
+    return (None, problem) if nearly is None else (nearly, None)
+
+
+def _decode_nearly(text: str, *, lists_findings: bool) -> dict[str, Any] | None:
+    """Decode a text that is nearly a JSON object as a whole; None if that is not certain."""
+    plain = END_MARK.sub("", text).strip()
+    fence = ONLY_FENCE.fullmatch(plain)
+    body = plain if fence is None else fence["body"]
+    if body.startswith("[") and lists_findings:
+        findings = read_findings(body)
+        return None if findings is None else {FINDINGS: findings}
+    if not (body.startswith("{") and body.endswith("}")):
+        return None
+    try:
+        value = read_loosely(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _empty_problem(*, was_cut: bool) -> str:
@@ -157,7 +176,7 @@ def values_in(text: str) -> Iterator[Value]:
         end = closing
         try:
             # A decoder that fails counts the lines before: of this value, not of all the text.
-            value, length = _DECODER.raw_decode(text[start:closing])
+            value, length = DECODER.raw_decode(text[start:closing])
             end = start + length
             problem = "it is nested too deeply" if is_too_deep(value) else None
         except (ValueError, RecursionError) as error:
@@ -207,18 +226,24 @@ def _decode_object(
         alone: whether nothing else may be in the text, since the answer was cut off.
     """
     objects = _last_object_in(text) if at_end else _objects_in(text)
-    if len(objects) > 1:
-        objects = [value for value in objects if is_fenced(text, value)]
-        if len(objects) != 1:
-            return None, SEVERAL
     if not objects:
         return None, NO_OBJECT
-    only = objects[0]
+    only = _only_object(text, objects)
+    if only is None:
+        return None, SEVERAL
     if only.problem is not None:
         return None, f"the answer cannot be read: {only.problem}"
     if not stands_alone(text, only) and (alone or is_quoted(text[only.start : only.end])):
         return None, NO_OBJECT
     return only.value, None
+
+
+def _only_object(text: str, objects: Sequence[Value]) -> Value | None:
+    """Return the one object that is meant: the same each time, or the only one in a fence."""
+    if all(one.value == objects[0].value for one in objects):
+        return objects[0]
+    fenced = [one for one in objects if is_fenced(text, one)]
+    return fenced[0] if len(fenced) == 1 else None
 
 
 def _objects_in(text: str) -> list[Value]:
@@ -236,40 +261,6 @@ def _last_object_in(text: str) -> list[Value]:
 def _is_at_end(text: str, value: Value) -> bool:
     """Whether a text ends with a value, its fence, and marks of the chat template."""
     return not END_MARK.sub("", text[value.end :]).strip(" \t\r\n`")
-
-
-def loads(text: str) -> Any:
-    """Decode JSON and refuse doubled keys; ``json.loads`` would keep the last one in silence.
-
-    An integer with more digits than Python reads becomes infinite: no field accepts it, and the
-    other findings of the answer can still be used.
-
-    Raises:
-        DoubledKey: an object names a key twice.
-        TooDeep: it is nested deeper than any answer.
-        ValueError: it is not JSON.
-
-    Example:
-        >>> loads('{"unit": 0}')
-        {'unit': 0}
-    """
-    try:
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise TooDeep from None
-    if is_too_deep(value):
-        raise TooDeep
-    return value
-
-
-def _whole_number(digits: str) -> int | float:
-    try:
-        return int(digits)
-    except ValueError:  # more digits than Python reads
-        return float(digits)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=make_object, parse_int=_whole_number)
 
 
 def _decode_beginning(text: str) -> Any:

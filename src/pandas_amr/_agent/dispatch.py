@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from pandas_amr._agent.answers import TooDeep, loads
 from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.prompts import shorten_problem
 from pandas_amr._agent.results import as_text
+from pandas_amr._agent.strict_json import TooDeep, loads
 from pandas_amr._agent.threads import call_contained, call_user_function
 from pandas_amr._agent.transcriber import name_call, transcribe_error
 from pandas_amr._records.concurrency import await_user_code

@@ -1,6 +1,6 @@
 """Read JSON and calls as small models write them: as Python, with raw line breaks, extra commas.
 
-Only calls and code are read so, never an answer: a tool checks the arguments before it runs.
+Calls and code are read so, and answers as a whole: all are checked as what is JSON is.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pandas_amr._agent.answers import TooDeep, loads
+from pandas_amr._agent.strict_json import TooDeep, loads
 from pandas_amr._records.quiet import ignore_warnings
 from pandas_amr._types.json_text import RepeatedKey
 
+FINDINGS, UNIT = "findings", "unit"  # keys of a list of findings, and of each
 JSON_NAMES = {"true": True, "false": False, "null": None}
 # A string (one that is not closed extends to the end), or a comma that nothing follows.
 STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|,(?=\s*[}\]])', re.DOTALL)
@@ -59,6 +60,23 @@ def read_loosely(text: str) -> Any:
         if len(calls) == len(expression.elts):
             return [_read_call(call) for call in calls]
     return _read_literal(expression)
+
+
+def read_findings(text: str) -> list[dict[str, Any]] | None:
+    """Read a list of findings that is nearly JSON, each with its unit's number; else None.
+
+    Example:
+        >>> read_findings("[{'unit': 1},]"), read_findings("[look(1)]"), read_findings("a [b]")
+        ([{'unit': 1}], None, None)
+    """
+    try:
+        value = read_loosely(text)
+    except ValueError:
+        return None
+    if not isinstance(value, list):
+        return None
+    are_findings = all(isinstance(part, dict) and UNIT in part for part in value)
+    return value if are_findings else None
 
 
 def _repair_json(text: str) -> str:

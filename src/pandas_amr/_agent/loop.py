@@ -310,11 +310,16 @@ class _Conversation:
 
     def _decode(self, message: Message, reply: Reply) -> tuple[Any, str | None]:
         is_quoted = partial(is_text_in_data, messages=self.messages)
-        return decode_answer(message.content, reply.finish_reason, is_quoted=is_quoted)
+        return decode_answer(
+            message.content,
+            reply.finish_reason,
+            is_quoted=is_quoted,
+            lists_findings=self.submission.lists_findings,
+        )
 
     def _written_calls(self, message: Message, finish_reason: str) -> WrittenCalls | None:
         """Return the calls that the model wrote as text; an answer is not a call."""
-        payload, _ = decode_answer(message.content)
+        payload, _ = decode_answer(message.content)  # a bare list may be one of calls
         if self.submission.is_shaped(payload):
             return None
         tools = tool_specs(self.submission, self.tools)
@@ -373,7 +378,9 @@ class _Conversation:
             return CallSubmission(self._reminder(), None, is_shaped=False)
         name = self.submission.tool.name
         arguments = argument_text(call.arguments)
-        payload, problem = decode_answer(arguments, reply.finish_reason)
+        payload, problem = decode_answer(
+            arguments, reply.finish_reason, lists_findings=self.submission.lists_findings
+        )
         if problem is not None:
             return CallSubmission(f"{name}: {problem}.", payload, problem)
         if self.submission.is_shaped(payload):
@@ -426,7 +433,7 @@ class _Conversation:
         if self.transcriber is not None:
             self.transcriber.add_messages(self.messages)
         return Answer(
-            self.submission.wire.read(payload),
+            self.submission.read(payload),
             problem,
             tuple(self.messages),
             self.usage,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._agent.expressions import FINDINGS, read_findings
 from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.models.base import Message, ResponseSchema, ToolSpec
 
@@ -53,6 +54,20 @@ class Submission:
     def keys(self) -> list[str]:
         """The keys of a submission."""
         return list(self.schema.get("properties", {}))
+
+    @property
+    def lists_findings(self) -> bool:
+        """Whether it is a list of findings, each with its unit's number."""
+        return self.name == FINDINGS
+
+    def read(self, payload: Any) -> Any:
+        """Read a payload by the schema as it was sent. A list of findings may be a text."""
+        if self.lists_findings and isinstance(payload, dict):
+            listed = payload.get(FINDINGS)
+            findings = read_findings(listed) if isinstance(listed, str) else None
+            if findings is not None:
+                payload = payload | {FINDINGS: findings}
+        return self.wire.read(payload)
 
     def is_shaped(self, payload: object) -> bool:
         """Whether a payload is meant as a submission, right or wrong: it has one of the keys."""

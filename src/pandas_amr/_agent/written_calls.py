@@ -20,7 +20,6 @@ from pandas_amr._agent.answers import (
     FENCE_BEFORE,
     OPENING,
     is_fenced,
-    loads,
     stands_alone,
     values_in,
     without_thoughts,
@@ -45,6 +44,7 @@ from pandas_amr._agent.call_forms import (
 )
 from pandas_amr._agent.dispatch import find_tool
 from pandas_amr._agent.expressions import PythonCall, read_loosely
+from pandas_amr._agent.strict_json import loads
 
 if TYPE_CHECKING:
     import re

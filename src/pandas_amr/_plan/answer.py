@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from pandas_amr._plan.aggregations import Aggregation
 from pandas_amr._plan.plan import View
@@ -47,6 +47,26 @@ LABEL_CHARACTERS = 20  # a longer choice that equals a cell is a copy
 LABEL_WORDS = 3  # likewise a choice of more words
 MANY_LABELS = 4  # so many choices, all equal to cells, are copies even if they are short
 
+# Keys beside those of a part of an answer that change nothing of it.
+SAYS_NOTHING = frozenset(
+    {"name", "alias", "as", "label", "title", "description", "why", "reason", "explanation"}
+)
+# Keys of other languages of queries, and the parts of a plan that they mean.
+MISNAMED: Mapping[str, str] = {
+    "filter": "where",
+    "filters": "where",
+    "condition": "where",
+    "having": "where",
+    "group_by": "by",
+    "groupby": "by",
+    "groups": "by",
+    "order_by": "ranking",
+    "sort_by": "ranking",
+    "sort": "ranking",
+    "limit": "ranking",
+    "top": "ranking",
+}
+
 Text = Annotated[str | None, BeforeValidator(read_text)]
 Names = Annotated[list[str], BeforeValidator(read_names)]
 
@@ -62,14 +82,28 @@ class PlannedField(BaseModel):
     description: Annotated[str, BeforeValidator(read_description)] = ""
 
 
-class PlannedAggregation(BaseModel):
+class _Part(BaseModel):
+    """A part of an answer that has no further keys: one may be a condition, or an order."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_further_keys(cls, given: object) -> object:
+        if isinstance(given, dict):
+            further = given.keys() - cls.model_fields.keys() - SAYS_NOTHING
+            if any(given[key] for key in further):
+                keys = " and ".join(cls.model_fields)
+                raise ValueError(f"takes {keys} only, and no condition or order beside them")
+        return given
+
+
+class PlannedAggregation(_Part):
     """One computed part of the answer."""
 
     field: str
     function: Annotated[Aggregation, BeforeValidator(read_function)]
 
 
-class PlannedRanking(BaseModel):
+class PlannedRanking(_Part):
     """The rows that rank first, if they are the answer."""
 
     field: str
@@ -105,6 +139,16 @@ class PlanAnswer(BaseModel):
     aggregations: Annotated[list[PlannedAggregation], BeforeValidator(read_aggregations)]
     ranking: Annotated[PlannedRanking | None, BeforeValidator(read_ranking)] = None
     reduce_instruction: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_misnamed_parts(cls, given: object) -> object:
+        """Refuse a key that means one of the parts: without it another question is answered."""
+        if isinstance(given, dict):
+            for key, part in MISNAMED.items():
+                if given.get(key):
+                    raise ValueError(f"a plan has no {key!r}; {part} takes {RIGHT[part]}")
+        return given
 
 
 class PlanAnswerWithCode(PlanAnswer):

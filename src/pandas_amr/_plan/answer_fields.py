@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pandas_amr._findings.finding_type import ITEMS
-from pandas_amr._plan.aggregations import column_of, columns_of
+from pandas_amr._plan.aggregations import as_list, column_of, columns_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.call_text import user_finding_types
 from pandas_amr._plan.defaults import gives_output
@@ -19,7 +20,7 @@ from pandas_amr._plan.plan import Ranking
 from pandas_amr._types.arrow import field_kind
 from pandas_amr._types.record import RESERVED_BY_PYDANTIC, record_type
 from pandas_amr._types.schema import RESERVED
-from pandas_amr._units.by import By
+from pandas_amr._units.by import By, column
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from pandas_amr._plan.call import ColumnTypes, Job
 
 RANKED = frozenset({"number", "date"})  # sorts of values that rank rows
+OF_NUMBERS = frozenset({"sum", "min", "max"})  # of texts pandas computes them, too
+NUMBER = re.compile(r"[^\w\s]{0,2}\d[\d.,' ]*\s*[^\d\s]{0,3}")  # with its currency or unit
+RANKED_SAMPLE = 1_000  # cells of a column that are looked at
 
 TYPES: dict[str, Any] = {
     "str": str,
@@ -352,9 +356,38 @@ def _check_types(reduce: Mapping[str, Any], types: ColumnTypes, job: Job) -> Non
     if problem is not None:
         raise InvalidOutput(problem)
     for name, how in aggregations.items():
-        problem = check.aggregation_problem(name, how)
+        problem = check.aggregation_problem(name, how) or _text_problem(name, how, types)
         if problem is not None:
             raise InvalidOutput(f"aggregations: {problem}")
+    if ranking is not None and _ranks_texts(ranking.field, types, job):
+        _refuse_field(
+            f"ranking by {ranking.field!r} takes numbers or dates; of texts 9 ranks above 10",
+            types,
+            RANKED,
+        )
+
+
+def _text_problem(name: object, how: object, types: ColumnTypes) -> str | None:
+    """Tell why a planner's aggregation of texts is no answer, though pandas computes one."""
+    if field_kind(types[name]) != "text":
+        return None
+    wrong = [repr(one) for one in as_list(how) if one in OF_NUMBERS]
+    if not wrong:
+        return None
+    return (
+        f"{' and '.join(wrong)} takes numbers; {name!r} is of type str, which pandas would join, "
+        "or compare letter by letter. A number has the type int or float"
+    )
+
+
+def _ranks_texts(label: object, types: ColumnTypes, job: Job) -> bool:
+    """Whether a ranking is by texts: those of a field, or such of a column as hold numbers."""
+    if label in types:
+        return field_kind(types[label]) == "text"
+    if label not in job.frame.columns:
+        return False
+    values = column(job.frame, label).head(RANKED_SAMPLE).tolist()
+    return any(isinstance(value, str) and NUMBER.fullmatch(value.strip()) for value in values)
 
 
 def _refuse_field(problem: str | None, types: ColumnTypes, sorts: Collection[str]) -> None:

@@ -22,6 +22,7 @@ from pandas_amr._plan.call_text import user_finding_types
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.plan import Plan, View
 from pandas_amr._plan.words import is_always
+from pandas_amr._types.arrow import field_kind
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import InvalidOutput, PlanWarning, UsageError
 
@@ -77,6 +78,9 @@ class AnswerReader:
         if dropped:
             entry[DROPPED] = dropped
         plan, warning = self.read(entry)
+        counted = _count_problem(answer, job)
+        if counted is not None and not is_last:
+            raise InvalidOutput(counted)
         return plan, warning, entry
 
     def read(self, payload: object) -> tuple[Plan, PlanWarning | None]:
@@ -96,7 +100,11 @@ class AnswerReader:
             raise InvalidOutput(complaint(error)) from None
         except UsageError as error:
             raise InvalidOutput(str(error)) from None
-        warnings = [_unused_reduce_warning(answer, self.job), _dropped_warning(dropped)]
+        warnings = [
+            _unused_reduce_warning(answer, self.job),
+            _dropped_warning(dropped),
+            _count_problem(answer, self.job),
+        ]
         texts = [str(warning) for warning in warnings if warning is not None]
         return plan, PlanWarning(" ".join(texts)) if texts else None
 
@@ -161,6 +169,23 @@ def _unused_reduce_warning(answer: PlanAnswer, job: Job) -> PlanWarning | None:
         f"The planner also gave {text}; it is left out, since the reduce is yours. "
         "Say by=, or plan={'where': ...}, if it is meant."
     )
+
+
+def _count_problem(answer: PlanAnswer, job: Job) -> str | None:
+    """Say of a planned count of a bool that it counts all rows, which is seldom what is asked."""
+    if answer.where is not None or "reduce_instruction" not in job.open:
+        return None
+    bools = {field.name for field in answer.finding if field.type == "bool"}
+    if "finding" not in job.open:
+        types = user_finding_types(job).items()
+        bools = {str(name) for name, kind in types if field_kind(kind) == "bool"}
+    for part in answer.aggregations:
+        if part.function == "count" and part.field in bools:
+            return (
+                f"The plan's 'count' of {part.field!r} counts all rows, also those in which it is "
+                "false; 'sum' counts those in which it is true."
+            )
+    return None
 
 
 def _dropped_warning(dropped: object) -> PlanWarning | None:

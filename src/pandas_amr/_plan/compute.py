@@ -30,6 +30,7 @@ from pandas_amr._plan.compute_column import (
     has_large_numbers,
     holds_lists,
     make_series,
+    overflows,
 )
 from pandas_amr._plan.compute_groups import aggregate_groups, aggregate_groups_of_units
 from pandas_amr._plan.outputs import OUTPUT_COLUMN
@@ -228,7 +229,8 @@ def _aggregate_columns(
 def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Aggregations) -> bool:
     """Whether ``DataFrame.agg`` takes the aggregations as they are: names of its functions.
 
-    It would make floats of whole numbers that stand in a column with fractions.
+    It would make floats of whole numbers that stand in a column with fractions, and other numbers
+    of what its types do not hold.
     """
     if any(has_large_numbers(columns[name]) for name in aggregations):
         return False
@@ -237,6 +239,8 @@ def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Aggregations) -> 
             if not isinstance(function, str) or is_share(function) or function in OF_ANY:
                 return False
             if function in OF_VALUES and holds_lists(columns[name]):
+                return False
+            if overflows(columns[name], function):
                 return False
     return True
 

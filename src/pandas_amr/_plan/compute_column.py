@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from pandas_amr._types.violations import LARGEST_EXACT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+EXACT_DIGITS = 76  # of decimals, as many as Arrow's widest have
 COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
 
 Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
@@ -33,8 +36,7 @@ def aggregate_column(column: pd.Series, function: Any) -> Any:
     if function in OF_VALUES:
         column = explode(column)
     if overflows(column, function):
-        wholes = [int(value) for value in column.dropna()]
-        column = pd.Series(wholes, dtype=object)  # Python's numbers have no end
+        return _aggregate_exactly(column.dropna(), function)
     if is_share(function):
         return column.value_counts(normalize=True)
     return column.agg(function)
@@ -65,17 +67,61 @@ def has_large_numbers(column: pd.Series) -> bool:
 
 
 def overflows(column: pd.Series, function: object) -> bool:
-    """Whether pandas' sum or product of whole numbers may not fit its type.
+    """Whether pandas' sum, product or mean may not fit the type in which it is computed.
 
     It would be another number, and no error.
     """
+    kind = _arrow_decimal(column)
+    if kind is not None:
+        return _overflows_decimal(column, kind, function)
+    if function == "sum" and _is_in_nanoseconds(column):
+        return bool(column.astype("timedelta64[us]").abs().sum() > pd.Timedelta.max)
     if function not in {"sum", "prod"} or not _is_whole(column):
         return False
     bits = 64 if column.dtype.kind == "u" else 63
-    magnitude = _magnitude(column)
     if function == "sum":
-        return bool(magnitude.sum() >= 2.0**bits)
-    return bool(np.log2(magnitude.clip(lower=1)).sum() >= bits)
+        return bool(_magnitude(column).sum() >= 2.0**bits)
+    return _digits_of_product(column) >= bits * math.log10(2)
+
+
+def _overflows_decimal(
+    column: pd.Series, kind: pa.Decimal128Type | pa.Decimal256Type, function: object
+) -> bool:
+    """Whether Arrow's sum, product or mean may have more digits than its widest type of a kind."""
+    most = 76 if kind.bit_width > 128 else 38
+    if function == "prod":  # each step holds the places of both its factors
+        return bool(_digits_of_product(column) + 2 * kind.scale >= most)
+    if function not in {"sum", "mean"}:
+        return False
+    return bool(_magnitude(column).sum() >= 10.0 ** (most - kind.scale))
+
+
+def _digits_of_product(column: pd.Series) -> float:
+    return float(np.log10(_magnitude(column).clip(lower=1)).sum())
+
+
+def _aggregate_exactly(values: pd.Series, function: str) -> Any:
+    """Aggregate numbers that are there by Python's, which have no end; spans by microseconds."""
+    if _is_in_nanoseconds(values):
+        return values.astype("timedelta64[us]").agg(function)
+    if _is_whole(values):
+        wholes = [int(value) for value in values]
+        return sum(wholes) if function == "sum" else math.prod(wholes)
+    with decimal.localcontext(prec=EXACT_DIGITS, Emax=decimal.MAX_EMAX):
+        decimals = values.tolist()
+        if function == "prod":
+            return math.prod(decimals)
+        total = sum(decimals)
+        return total / len(decimals) if function == "mean" else total
+
+
+def _arrow_decimal(column: pd.Series) -> pa.Decimal128Type | pa.Decimal256Type | None:
+    kind = getattr(column.dtype, "pyarrow_dtype", None)
+    return kind if kind is not None and pa.types.is_decimal(kind) else None
+
+
+def _is_in_nanoseconds(column: pd.Series) -> bool:
+    return str(column.dtype) in {"timedelta64[ns]", "duration[ns][pyarrow]"}
 
 
 def _is_whole(column: pd.Series) -> bool:

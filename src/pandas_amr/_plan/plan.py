@@ -151,7 +151,7 @@ class Plan(BaseModel):
         reduce_budget: tokens of findings that one reduce agent gets in an adaptive tree.
         context_window: the window that this budget is derived from; default: the model's own.
         budget_ratio: the budget's share of the window, default 0.5; prompt, schema and answer are
-            subtracted.
+            subtracted. By default at least a quarter of what these leave of the window.
         max_reduce_levels: most levels before the final reduce, default 10.
         direct: whether one agent may answer alone if the whole content fits its budget. There are
             then no findings.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.cache import Answers
     from pandas_amr._units.redaction import Redaction
 
+LEAST_SHARE = 0.25  # of what prompt and answer leave of the window
 BUDGET_RATIO = 0.5  # of the window, for a prompt, if the plan says nothing
 
 
@@ -108,6 +109,8 @@ def reduce_budget(
     share = int(window * (plan.budget_ratio or BUDGET_RATIO)) - taken
     if not 0 < share <= most:
         share = most
+    if plan.budget_ratio is None:  # a half that the prompt takes up leaves crumbs of findings
+        share = max(share, int(most * LEAST_SHARE))
     return ReduceBudget(share, most)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pandas_amr._records.tokens import TokenCounter
 
@@ -117,7 +117,7 @@ def split_record(
 ) -> list[str]:
     """Cut a unit's content into JSON lines within the limit, each with the number of its part.
 
-    Every piece holds the small cells. The large cells are cut, one after another.
+    Every piece holds the small cells. The others, or their parts, fill the pieces in order.
     """
     small: dict[str, Any] = {}
     large: dict[str, Any] = {}
@@ -129,28 +129,49 @@ def split_record(
         else:
             large[key] = value
     numbering = count(to_json_line({PART_KEY: "999 of 999"}))
-    part_limit = max(1, limit - count(to_json_line(small)) - numbering)
-    parts: list[tuple[str, str]] = []
-    for key, value in large.items():
-        texts = _split_cell(value, part_limit, count)
-        parts += [(key, text) for text in texts]
-    return _write_parts(record, small, parts, to_json_line)
+    piece_limit = max(1, limit - count(to_json_line(small)) - numbering)
+    pieces = _fill_pieces(large, piece_limit, count, to_json_line)
+    return _write_pieces(record, small, pieces, to_json_line)
 
 
-def _write_parts(
+def _fill_pieces(
+    cells: Mapping[str, Any],
+    limit: int,
+    count: TokenCounter,
+    to_json_line: Callable[[dict[str, Any]], str],
+) -> list[dict[str, Any]]:
+    """Fill pieces of at most ``limit`` tokens with cells, or their parts, in order."""
+    pieces: list[dict[str, Any]] = [{}]
+    room = limit
+    for key, value in cells.items():
+        parts: list[Any] = [value]
+        if count(to_json_line({key: value})) > limit:
+            beside_key = limit - count(to_json_line({key: ""}))
+            parts = _split_cell(value, max(1, limit // 2, beside_key), count)
+        for part in parts:
+            size = count(to_json_line({key: part}))
+            if pieces[-1] and (size > room or key in pieces[-1]):
+                pieces.append({})
+                room = limit
+            pieces[-1][key] = part
+            room -= size
+    return pieces
+
+
+def _write_pieces(
     record: dict[str, Any],
     small: dict[str, Any],
-    parts: Sequence[tuple[str, str]],
+    pieces: Sequence[dict[str, Any]],
     to_json_line: Callable[[dict[str, Any]], str],
 ) -> list[str]:
-    """Write each part of a cell beside the small cells, in the record's order."""
+    """Write each piece beside the small cells, in the record's order."""
     part_key = PART_KEY
     while part_key in record:
         part_key += "_"
     lines: list[str] = []
-    for number, (key, text) in enumerate(parts, start=1):
-        cells = small | {key: text}
-        line = {part_key: f"{number} of {len(parts)}"}
+    for number, piece in enumerate(pieces, start=1):
+        cells = small | piece
+        line = {part_key: f"{number} of {len(pieces)}"}
         for name in record:
             if name in cells:
                 line[name] = cells[name]

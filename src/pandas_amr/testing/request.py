@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._agent.answers import loads
+from pandas_amr._agent.strict_json import loads
 from pandas_amr.models.structured.forms import WORDS
 
 if TYPE_CHECKING:

@@ -290,6 +290,11 @@ class Failures:
             f"{self._version_advice}"
         )
 
+    def error_without_status(self, body: ErrorBody) -> ModelUnavailable:
+        """Make the error of an answer with status 200 that is an error, and names no other one."""
+        reason = self.remove_secrets(body.message or "no reason given")
+        return ModelUnavailable(f"The server answered with an error: {_as_sentence(reason)}")
+
     @property
     def _version_advice(self) -> str:
         """Say which setting holds the address, and how that of an API ends."""

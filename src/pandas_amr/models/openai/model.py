@@ -284,8 +284,8 @@ class OpenAIModel:
             return reply_of(answer, usage, limits)
         except ModelError as error:
             if is_error(answer):
-                error.usage = None
-                raise
+                told = self._failures.error_without_status(read_error_body(answer))
+                raise self._first_answer_error(told) from None
             failure = error if has_choices(answer) else self._first_answer_error(error)
             failure.usage = usage
             raise failure from None
