@@ -95,10 +95,15 @@ def make_lazy_frame(
         found = PartFindings(number, added_here, digest, kept)
         sealed = Sealed.of(f"findings of partition {number}", found)
         parts.append(join(part, sealed))
-    meta = rows.frame._meta  # noqa: SLF001 (its columns and their types)
+    meta = _make_meta(rows.frame, added)
+    return dd.from_delayed(parts, meta, divisions=rows.frame.divisions, verify_meta=False)
+
+
+def _make_meta(frame: Any, added: pd.DataFrame) -> pd.DataFrame:
+    """Make the frame without rows that tells Dask the columns and their types."""
+    meta: pd.DataFrame = frame._meta  # noqa: SLF001 (those of the Dask frame)
     no_rows = added.iloc[:0].set_axis(meta.index[:0])
-    whole = add_findings(meta, no_rows)
-    return dd.from_delayed(parts, whole, divisions=rows.frame.divisions, verify_meta=False)
+    return add_findings(meta, no_rows)
 
 
 async def read_rows(
