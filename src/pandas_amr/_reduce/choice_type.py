@@ -117,21 +117,25 @@ class Fields:
         for one in self.fields.values():
             shape = json.dumps([one.comparisons, one.value_schema])
             alike.setdefault(shape, []).append(one)
-        conditions = [_condition_schema(fields) for fields in alike.values()]
-        condition = conditions[0] if len(conditions) == 1 else {"anyOf": conditions}
+        schemas = [_condition_schema(fields) for fields in alike.values()]
+        condition = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        conditions = {"type": "array", "items": condition}
         names = {"type": "string", "enum": list(self.fields)}
         return object_schema(
             {
                 "field": {"anyOf": [names, null]},
                 "function": {"type": "string", "enum": [*self.functions, WRITTEN]},
-                "condition": {"anyOf": [{"type": "array", "items": condition}, null]},
+                "condition": {"anyOf": [conditions, null]},
             }
         )
 
     @property
     def shown_rows(self) -> list[int]:
         """The rows, by number, of which the agent sees a value."""
-        return sorted({row for one in self.fields.values() for row in one.shown_rows})
+        rows: set[int] = set()
+        for one in self.fields.values():
+            rows.update(one.shown_rows)
+        return sorted(rows)
 
     @property
     def lines(self) -> list[str]:
@@ -160,8 +164,8 @@ class Fields:
             raise InvalidOutput("`condition` is a list of conditions that all must hold, or null")
         chosen_field = None
         if output.get("field") is not None:
-            chosen_field = self._find_field(output["field"], "`field`")
-            chosen_field = self.computed.get(chosen_field.key, chosen_field)
+            shown_field = self._find_field(output["field"], "`field`")
+            chosen_field = self.computed.get(shown_field.key, shown_field)
         read_conditions = tuple(self._read_condition(one) for one in conditions or ())
         choice = Choice(function, chosen_field, read_conditions, self.rows)
         self._check_function(choice)
@@ -183,7 +187,8 @@ class Fields:
                 "a condition has `field`, `comparison` and `value`, and nothing beside them"
             )
         one = self._find_field(output["field"], "a condition's `field`")
-        comparison, value = output["comparison"], output.get("value")
+        comparison = output["comparison"]
+        value = output.get("value")
         if comparison not in one.comparisons:
             names = ", ".join(one.comparisons)
             raise InvalidOutput(f"the condition on {one.key!r} compares by one of {names}")
