@@ -232,5 +232,7 @@ def rows_found(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows of a part with a finding of a map, and the place of each one's finding."""
     unit_of_row = outcome.asked[outcome.answered_by]
-    rows = np.flatnonzero(np.isin(unit_of_row, found.positions))
-    return rows, np.searchsorted(found.positions, unit_of_row[rows])
+    is_found = np.isin(unit_of_row, found.positions)
+    rows = np.flatnonzero(is_found)
+    places = np.searchsorted(found.positions, unit_of_row[rows])
+    return rows, places
