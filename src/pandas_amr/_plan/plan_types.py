@@ -90,13 +90,9 @@ def _advise_finding(value: object) -> str:
         meant = type_of_name(value)
         if meant is not None:
             return f" For one field of this type: finding={{'value': {meant}}}."
-        if value:
-            return f" For one field of this name: finding={{{value!r}: str}}."
-        return ""
+        return f" For one field of this name: finding={{{value!r}: str}}." if value else ""
     if is_type(value) and get_origin(value) is not list:
-        name = str(value).replace("typing.", "")
-        if isinstance(value, type):
-            name = value.__name__
+        name = value.__name__ if isinstance(value, type) else str(value).replace("typing.", "")
         return f" For one field of this type: finding={{'value': {name}}}."
     return ""
 
