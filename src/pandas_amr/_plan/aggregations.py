@@ -7,7 +7,6 @@ has for one, by a list of these, or by a pair (column, function). An agent may s
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -106,8 +105,10 @@ def is_tabular(function: object) -> bool:
 
 def has_table(aggregations: Aggregations) -> bool:
     """Whether one of the aggregations gives a table."""
-    functions = [as_list(function_of(how)) for how in aggregations.values()]
-    return any(map(is_tabular, itertools.chain(*functions)))
+    functions: list[Any] = []
+    for how in aggregations.values():
+        functions += as_list(function_of(how))
+    return any(map(is_tabular, functions))
 
 
 def are_read_as_lists(aggregations: Aggregations) -> bool:

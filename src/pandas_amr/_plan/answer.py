@@ -221,11 +221,11 @@ def drop_implausible(answer: PlanAnswer, context: PlanningContext) -> tuple[Plan
     """
     fields = [field.name for field in answer.finding]
     named = context.names.union(fields)
-    answer = _without_words_for_nothing(_with_known_names(answer, fields, named), named)
+    answer = _with_known_names(answer, fields, named)
+    answer = _without_words_for_nothing(answer, named)
     dropped: list[str] = []
-    changes: dict[str, Any] = {
-        "finding": [_with_own_choices(field, context, dropped) for field in answer.finding]
-    }
+    finding = [_with_own_choices(field, context, dropped) for field in answer.finding]
+    changes: dict[str, Any] = {"finding": finding}
     if _is_many_without_reason(answer):
         changes["many_per_row"] = False
         dropped.append("many_per_row (no reason was given: one finding per row)")
@@ -248,8 +248,9 @@ def _is_many_without_reason(answer: PlanAnswer) -> bool:
 
 def _is_ranked_beside(answer: PlanAnswer) -> bool:
     """Whether an answer both computes and ranks, and no instruction joins the two."""
-    joined = answer.reduce_instruction is not None
-    return answer.ranking is not None and bool(answer.aggregations) and not joined
+    if answer.ranking is None or not answer.aggregations:
+        return False
+    return answer.reduce_instruction is None
 
 
 def _with_known_names(
@@ -260,10 +261,10 @@ def _with_known_names(
     def spell_as_known(name: str) -> str:
         return match_name(match_name(name, fields), sorted(named))
 
-    aggregations = [
-        part.model_copy(update={"field": spell_as_known(part.field)})
-        for part in answer.aggregations
-    ]
+    aggregations: list[PlannedAggregation] = []
+    for part in answer.aggregations:
+        field = spell_as_known(part.field)
+        aggregations.append(part.model_copy(update={"field": field}))
     changes: dict[str, Any] = {
         "aggregations": aggregations,
         "by": [spell_as_known(name) for name in answer.by],
@@ -272,20 +273,19 @@ def _with_known_names(
     if answer.where is not None:
         changes["where"] = spell_as_known(answer.where)
     if answer.ranking is not None:
-        changes["ranking"] = answer.ranking.model_copy(
-            update={"field": spell_as_known(answer.ranking.field)}
-        )
+        field = spell_as_known(answer.ranking.field)
+        changes["ranking"] = answer.ranking.model_copy(update={"field": field})
     return answer.model_copy(update=changes)
 
 
 def _without_words_for_nothing(answer: PlanAnswer, named: frozenset[str]) -> PlanAnswer:
     """Take out texts such as ``none`` in place of a name, unless something has that name."""
-    changes: dict[str, Any] = {"by": []}
+    by: list[str] = []
     for name in answer.by:
         if name in named or not (is_nothing(name) or is_always(name)):
-            changes["by"].append(name)
-    columns = answer.group_columns
-    changes["group_columns"] = [name for name in columns if not _names_nothing(name, named)]
+            by.append(name)
+    group_columns = [name for name in answer.group_columns if not _names_nothing(name, named)]
+    changes: dict[str, Any] = {"by": by, "group_columns": group_columns}
     if _names_nothing(answer.where, named):
         changes["where"] = None
     if answer.ranking is not None and _names_nothing(answer.ranking.field, named):
@@ -305,10 +305,9 @@ def _with_own_choices(
         return field
     if field.type == "bool" and all(choice.casefold() in TRUTHS for choice in field.choices):
         return field.model_copy(update={"choices": []})  # the type says as much
-    if len(field.choices) > MOST_CHOICES:
-        dropped.append(
-            f"the choices of {field.name!r} ({len(field.choices)}, more than {MOST_CHOICES})"
-        )
+    count = len(field.choices)
+    if count > MOST_CHOICES:
+        dropped.append(f"the choices of {field.name!r} ({count}, more than {MOST_CHOICES})")
     elif _are_cells(field.choices, context):
         dropped.append(f"the choices of {field.name!r} (they are cells of a column of free text)")
     else:
@@ -327,8 +326,9 @@ def _are_copied(choices: Sequence[str], column: pd.Series) -> bool:
     copied = [choice for choice in choices if _is_cell(_normal(choice), cells)]
     if len(copied) < SHARE_COPIED * len(choices):
         return False
-    are_many = len(copied) == len(choices) >= MANY_LABELS
-    return are_many or any(map(_is_too_long, copied))
+    if len(copied) == len(choices) >= MANY_LABELS:
+        return True
+    return any(map(_is_too_long, copied))
 
 
 def _free_texts(column: pd.Series) -> frozenset[str]:
@@ -339,8 +339,10 @@ def _free_texts(column: pd.Series) -> frozenset[str]:
     step = math.ceil(len(column) / SAMPLED_ROWS) or 1
     sample = column.iloc[::step].dropna()
     cells = frozenset(_normal(cell) for cell in sample.tolist() if isinstance(cell, str))
-    are_repeated = 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES
-    return frozenset() if are_repeated else cells
+    are_few = len(cells) <= MOST_CHOICES
+    if are_few and 2 * len(cells) <= len(sample):
+        return frozenset()
+    return cells
 
 
 def _is_too_long(choice: str) -> bool:

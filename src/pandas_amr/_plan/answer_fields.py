@@ -93,9 +93,10 @@ def plan_fields(answer: PlanAnswer, job: Job) -> dict[str, Any]:
     _check_parts(answer, names)
     if "map_instruction" in job.open:
         fields["map_instruction"] = answer.map_instruction
+    group_columns = [names.labels[name] for name in answer.group_columns]
     fields |= {
         "segmentation": answer.segmentation,
-        "group_columns": [names.labels[name] for name in answer.group_columns] or None,
+        "group_columns": group_columns or None,
         "view": getattr(answer, "view", None),
         "shard_size": answer.shard_size,
         "parallelism": answer.parallelism,
@@ -110,7 +111,9 @@ def plan_fields(answer: PlanAnswer, job: Job) -> dict[str, Any]:
 def _planned_names(answer: PlanAnswer, job: Job) -> _Names:
     """Return what an answer can name that plans the finding itself."""
     columns = _choose_names(answer, job)
-    types = {columns[field.name]: _field_type(field) for field in answer.finding}
+    types: dict[Any, Any] = {}
+    for field in answer.finding:
+        types[columns[field.name]] = _field_type(field)
     return _Names(columns, _labels_by_text(job.frame), types)
 
 
@@ -122,11 +125,13 @@ def _given_names(job: Job) -> _Names:
 
 
 def _reduce_fields(answer: PlanAnswer, names: _Names) -> dict[str, Any]:
-    groups = [names.fields.get(name, names.labels.get(name)) for name in answer.by]
+    columns = {**names.labels, **names.fields}
+    groups = [columns[name] for name in answer.by]
+    aggregations = _aggregations(answer, names)
     return {
         "where": names.fields.get(answer.where or ""),
         "by": groups or None,
-        "aggregations": _aggregations(answer, names) or None,
+        "aggregations": aggregations or None,
         "ranking": _ranking(answer, names),
         "reduce_instruction": answer.reduce_instruction,
     }
@@ -139,8 +144,10 @@ def _aggregations(answer: PlanAnswer, names: _Names) -> dict[Any, Any]:
         several = functions.setdefault(names.fields[part.field], [])
         if part.function not in several:
             several.append(part.function)
-    single = {name: several[0] for name, several in functions.items() if len(several) == 1}
-    return functions | single
+    aggregations: dict[Any, Any] = {}
+    for name, several in functions.items():
+        aggregations[name] = several[0] if len(several) == 1 else several
+    return aggregations
 
 
 def _ranking(answer: PlanAnswer, names: _Names) -> Ranking | None:
@@ -164,9 +171,10 @@ def _needs_agents(reduce: Mapping[str, Any], types: ColumnTypes, job: Job) -> bo
 
 def _labels_by_text(frame: pd.DataFrame) -> dict[str, Hashable]:
     """Return the columns by their text; a text that two columns share names neither."""
-    texts = [str(label) for label in frame.columns]
-    labels = dict(zip(texts, frame.columns, strict=True))
-    return {text: label for text, label in labels.items() if texts.count(text) == 1}
+    by_text: dict[str, list[Hashable]] = {}
+    for label in frame.columns:
+        by_text.setdefault(str(label), []).append(label)
+    return {text: labels[0] for text, labels in by_text.items() if len(labels) == 1}
 
 
 def _choose_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
@@ -175,7 +183,8 @@ def _choose_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
     Raises:
         InvalidOutput: two fields have one name, or the columns of many records per row are taken.
     """
-    labels = [*job.frame.columns, *job.frame.columns.get_level_values(0)]
+    columns_of_frame = job.frame.columns
+    labels = [*columns_of_frame, *columns_of_frame.get_level_values(0)]
     taken = {str(label) for label in labels}
     if answer.many_per_row:
         record_columns = {ITEMS, f"{ITEMS}_count"}
@@ -194,7 +203,9 @@ def _choose_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
     taken |= set(names)
     for name in names:
         if name not in columns:
-            columns[name] = _free_variant(name, taken | set(columns.values()))
+            variant = _free_variant(name, taken)
+            columns[name] = variant
+            taken.add(variant)
     return columns
 
 
@@ -218,7 +229,8 @@ def _finding_type(answer: PlanAnswer, names: Mapping[str, str]) -> Any:
             raise InvalidOutput(
                 f"{field.name!r} is of type {field.type} and has choices; only a str has them"
             )
-        fields[names[field.name]] = (_field_type(field), Field(description=field.description))
+        description = Field(description=field.description)
+        fields[names[field.name]] = (_field_type(field), description)
     try:
         finding = record_type("Finding", fields)
     except UsageError as error:
@@ -314,7 +326,8 @@ def _check_parts(answer: PlanAnswer, names: _Names) -> None:
     Raises:
         InvalidOutput: one does not; the message says what exists, and what would be right.
     """
-    fields, labels = names.fields, names.labels
+    fields = names.fields
+    labels = names.labels
     columns = {**fields, **labels}
     aggregated = [part.field for part in answer.aggregations]
     ranking = answer.ranking.field if answer.ranking is not None else None
@@ -344,7 +357,8 @@ def _check_types(reduce: Mapping[str, Any], types: ColumnTypes, job: Job) -> Non
     Raises:
         InvalidOutput: it does.
     """
-    ranking, aggregations = reduce["ranking"], reduce["aggregations"] or {}
+    ranking = reduce["ranking"]
+    aggregations = reduce["aggregations"] or {}
     by = By(*reduce["by"]) if reduce["by"] else None
     used = list(aggregations)
     if ranking is not None:

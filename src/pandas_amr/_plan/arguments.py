@@ -143,8 +143,12 @@ def _read_call(call: Call) -> Job:
 
 
 def _read_settings(call: Call) -> dict[str, Any]:
-    settings = {name: getattr(call, name) for name in SETTINGS}
-    return {name: value for name, value in settings.items() if value is not None}
+    settings: dict[str, Any] = {}
+    for name in SETTINGS:
+        value = getattr(call, name)
+        if value is not None:
+            settings[name] = value
+    return settings
 
 
 def list_open_fields(call: Call) -> tuple[str, ...]:
@@ -197,10 +201,10 @@ def read_map(call: Call) -> FramelessMap:
     if maps.functions:
         _check_has_types(fixed.get("finding"), maps)
     fixed.setdefault("finding", as_finding(None))
-    functions = [*maps.functions.values()]
-    asks_none = len(functions) == len(maps.names) and not any(map(may_ask_model, functions))
+    has_instructions = len(maps.functions) < len(maps.names)
+    needs_model = has_instructions or any(map(may_ask_model, maps.functions.values()))
     code = call.map if maps.functions or maps.agents else None
-    return FramelessMap(Plan(**fixed), maps.names, code, needs_model=not asks_none)
+    return FramelessMap(Plan(**fixed), maps.names, code, needs_model)
 
 
 def _check_has_types(finding: object, maps: _Maps) -> None:
@@ -212,7 +216,9 @@ def _check_has_types(finding: object, maps: _Maps) -> None:
     for name in maps.functions:
         known = finding.get(name) if isinstance(finding, dict) else finding
         if known is None:
-            argument = "finding={...}" if name is None else f"finding={{{name!r}: {{...}}}}"
+            argument = "finding={...}"
+            if name is not None:
+                argument = f"finding={{{name!r}: {{...}}}}"
             raise UsageError(
                 "A mapper says which columns it adds before it runs, and those of a function are "
                 f"not known then: give their types, {argument}."
@@ -239,9 +245,10 @@ def _check_options(call: Call) -> None:
     if call.task is not None and not _is_sentence(call.task):
         raise UsageError(f"task= takes a sentence, not {show_refused(call.task)}.")
     _check_counts(call)
-    for name, choices in (("errors", get_args(Errors)), ("trace", get_args(TraceLevel))):
-        if getattr(call, name) is not None:
-            _check_choice(name, getattr(call, name), choices)
+    if call.errors is not None:
+        _check_choice("errors", call.errors, get_args(Errors))
+    if call.trace is not None:
+        _check_choice("trace", call.trace, get_args(TraceLevel))
     if call.budget is not None and not isinstance(call.budget, Budget):
         raise UsageError(
             "budget= takes amr.Budget(money=, tokens=, calls=, seconds=), "
@@ -392,8 +399,10 @@ def _read_finding(call: Call, fixed: dict[str, Any], maps: _Maps) -> None:
         )
     instructions = fixed.get("map_instruction")
     if isinstance(instructions, dict):
-        missing = {name: as_finding(None) for name in instructions if name not in finding}
-        fixed["finding"] = finding | missing
+        fixed["finding"] = dict(finding)
+        for name in instructions:
+            if name not in finding:
+                fixed["finding"][name] = as_finding(None)
 
 
 def _finding_type(value: object, maps: _Maps) -> Any:
@@ -454,7 +463,8 @@ def _read_reduce(value: object, fixed: dict[str, Any], *, grouped: bool) -> _Red
     if isinstance(value, dict) and value:
         for name, how in value.items():
             check_aggregation(name, how, grouped=grouped)
-        _replace_reduce(fixed, {"aggregations": dict(value)} if _are_planned(value) else {})
+        planned = {"aggregations": dict(value)} if _are_planned(value) else {}
+        _replace_reduce(fixed, planned)
         return _Reduce(aggregations=dict(value))
     if callable(value):
         check_function(value, "reduce=", "the findings", "findings")
@@ -497,14 +507,17 @@ def _missing_problem(call: Call, job: Job) -> str | None:
     parts = (job.reducer, job.computed, plan.reduce_instruction, plan.ranking)
     is_reduced = any(part is not None for part in parts)
     if job.verb == "reduce":
-        how = "reduce: say how: a text, a function, or a dict of aggregations."
-        return None if is_reduced else how
-    if call.task is not None or call.map is not None or plan.map_instruction is not None:
-        needs_reduce = call.task is None and job.verb == "map_reduce"
-        return _missing_reduce_problem(call) if needs_reduce and not is_reduced else None
-    if job.verb == "map":
-        return NOTHING_TO_FIND
-    return "map_reduce: say what you want: task='...', or map= and reduce=."
+        if is_reduced:
+            return None
+        return "reduce: say how: a text, a function, or a dict of aggregations."
+    says_what = call.task is not None or call.map is not None or plan.map_instruction is not None
+    if not says_what:
+        if job.verb == "map":
+            return NOTHING_TO_FIND
+        return "map_reduce: say what you want: task='...', or map= and reduce=."
+    if job.verb == "map_reduce" and call.task is None and not is_reduced:
+        return _missing_reduce_problem(call)
+    return None
 
 
 def _missing_reduce_problem(call: Call) -> str:

@@ -153,9 +153,11 @@ def _needed_fields(job: Job) -> dict[str, str]:
 def _columns_text(labels: Iterable[Hashable]) -> str:
     """Write a frame's columns; if there are many, the first ones."""
     texts = [value_text(label) for label in labels]
-    if len(texts) <= MOST_COLUMNS:
-        return ", ".join(texts)
-    return f"{', '.join(texts[:MOST_COLUMNS])} and {len(texts) - MOST_COLUMNS} more"
+    shown = ", ".join(texts[:MOST_COLUMNS])
+    more = len(texts) - MOST_COLUMNS
+    if more > 0:
+        return f"{shown} and {more} more"
+    return shown
 
 
 def _given_arguments(call: Call) -> dict[str, str]:
@@ -171,7 +173,8 @@ def _given_arguments(call: Call) -> dict[str, str]:
 
 def _finding_to_fill(needed: Mapping[str, str]) -> str:
     fields = [f"{value_text(name)}: {kind}" for name, kind in needed.items()]
-    return "{" + (", ".join(fields) or PLACEHOLDER) + "}"
+    content = ", ".join(fields) or PLACEHOLDER
+    return f"{{{content}}}"
 
 
 def _reduce_to_fill(output: object, column_types: ColumnTypes) -> str:
@@ -235,8 +238,11 @@ def _write_sequence(values: Sequence[object]) -> str:
 
 
 def _write_by(by: By) -> str:
-    options = [f"{name}=False" for name, value in by.options.items() if not value]
-    return f"amr.By({', '.join([*map(_write, by.keys), *options])})"
+    arguments = [_write(key) for key in by.keys]
+    for name, value in by.options.items():
+        if not value:
+            arguments.append(f"{name}=False")
+    return f"amr.By({', '.join(arguments)})"
 
 
 def _write_generic(kind: object) -> str:

@@ -132,8 +132,10 @@ def _check_reduced(job: Job, labels: set[Any] | None) -> None:
     aggregated = columns_of(job.computed or {})
     if labels is not None:
         if job.by is not None:
-            _refuse_missing("by", find_missing_keys(job.by, labels, job.frame.index), labels)
-        _refuse_missing("reduce", [label for label in aggregated if label not in labels], labels)
+            missing_keys = find_missing_keys(job.by, labels, job.frame.index)
+            _refuse_missing("by", missing_keys, labels)
+        missing = [label for label in aggregated if label not in labels]
+        _refuse_missing("reduce", missing, labels)
     for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:
             column(job.frame.iloc[:0], label)  # raises if the label stands for several columns
@@ -202,7 +204,8 @@ def _check_group_columns(job: Job, plan: Plan) -> None:
     if not plan.group_columns:
         return
     by = By(*plan.group_columns, sort=False, dropna=False)
-    problem = FeasibilityCheck.of(job.frame, {}, (), by).by_problem()
+    check = FeasibilityCheck.of(job.frame, {}, (), by)
+    problem = check.by_problem()
     if problem is not None:
         raise ColumnError(f"group_columns: {problem.removeprefix('by=')}.")
 
@@ -241,10 +244,11 @@ def _check_output(
     """Refuse an output of another type than what pandas computes, if pandas alone computes it."""
     by = job.by or plan.by
     is_written = job.reducer is None and plan.reduce_instruction is not None
-    ReductionType(
-        plan.output, in_column=is_written and by is not None
-    )  # raises for an unusable type
-    if has_agents or job.reducer is not None or (is_written and job.computed is None):
+    in_column = is_written and by is not None
+    ReductionType(plan.output, in_column=in_column)  # raises for an unusable type
+    if has_agents or job.reducer is not None:
+        return
+    if is_written and job.computed is None:
         return
     if by_pandas:
         _refuse(check.output_problem(by_pandas, plan.output))

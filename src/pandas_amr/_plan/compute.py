@@ -79,7 +79,9 @@ async def compute(
     """
     _check_columns(frame, aggregations, by, units)
     functions: list[UserFunction] = []
-    wrapped = {name: _wrap_functions(how, functions) for name, how in aggregations.items()}
+    wrapped: dict[Any, Any] = {}
+    for name, how in aggregations.items():
+        wrapped[name] = _wrap_functions(how, functions)
     try:
         value = await in_thread(aggregate, frame, wrapped, by, units)
         if not any(function.is_async for function in functions):
@@ -104,9 +106,10 @@ def _check_columns(
     if by is not None:
         missing += find_missing_keys(by, all_labels(frame), frame.index)
     if missing:
-        suggestion = did_you_mean(missing[0], frame.columns)
+        label = missing[0]
+        suggestion = did_you_mean(label, frame.columns)
         labels = ", ".join(map(repr, frame.columns))
-        raise ColumnError(f"No column {missing[0]!r} to reduce.{suggestion} There is: {labels}.")
+        raise ColumnError(f"No column {label!r} to reduce.{suggestion} There is: {labels}.")
 
 
 def all_labels(frame: pd.DataFrame) -> set[Any]:
@@ -175,7 +178,8 @@ def _wrap_functions(how: object, wrapped: list[UserFunction]) -> Any:
     function = function_of(how)
     if isinstance(function, list):
         return column_of(None, how), _wrap_functions(function, wrapped)
-    if not callable(function) or getattr(function, "__module__", None) in {"builtins", "numpy"}:
+    module = getattr(function, "__module__", None)
+    if not callable(function) or module in {"builtins", "numpy"}:
         return how
     wrapper = UserFunction(function, how)
     wrapped.append(wrapper)
@@ -202,7 +206,8 @@ def aggregate(
     unit_table = units.counted() if units is not None and of_units else frame
     columns: dict[Any, pd.Series] = {}
     for name, label in labels.items():
-        columns[name] = column_at(unit_table if name in of_units else frame, label)
+        table = unit_table if name in of_units else frame
+        columns[name] = column_at(table, label)
     one_table = len(of_units) in {0, len(labels)}
     return _aggregate_columns(columns, aggregations, one_table=one_table)
 
@@ -214,7 +219,8 @@ def _aggregate_columns(
     read_as_lists = are_read_as_lists(aggregations)
     is_single = len(columns) == 1
     if one_table and (is_single or read_as_lists) and _agg_takes(columns, aggregations):
-        return pd.concat(columns, axis=1).agg(dict(aggregations))
+        table = pd.concat(columns, axis=1)
+        return table.agg(dict(aggregations))
     if is_single:
         name, how = next(iter(aggregations.items()))
         if is_tabular(how):
@@ -257,7 +263,7 @@ def _join_results(results: Mapping[Any, Any], *, has_tables: bool) -> Any:
     """Join the columns' results: a Series of scalars, a frame of Series, or else a dict."""
     are_tables = [isinstance(result, pd.Series | pd.DataFrame) for result in results.values()]
     if not any(are_tables):
-        return make_series([*results.values()], [*results])
+        return make_series(list(results.values()), list(results))
     if all(are_tables) and not has_tables:
         return pd.concat(_keep_digits(results), axis=1)
     return results
@@ -292,9 +298,11 @@ def rank_rows(
         return positions[:most]
     ranks = {int(position): rank for rank, position in enumerate(positions)}
     firsts: list[int] = []
-    for rows in group_rows(table, by)[1]:
-        ranking = sorted((row for row in rows if row in ranks), key=ranks.__getitem__)
-        firsts += ranking[:most]
+    _, groups = group_rows(table, by)
+    for rows in groups:
+        ranked = [row for row in rows if row in ranks]
+        ranked.sort(key=ranks.__getitem__)
+        firsts += ranked[:most]
     return np.array(firsts, dtype=np.int64)
 
 
@@ -323,7 +331,8 @@ async def call_reducer(
     values = []
     for rows in groups:
         with around(rows):
-            values.append(await call_user_function(function, defensive_copy(findings.iloc[rows])))
+            of_group = defensive_copy(findings.iloc[rows])
+            values.append(await call_user_function(function, of_group))
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
     column = pd.Series(values, index=index, dtype=None if values else object)

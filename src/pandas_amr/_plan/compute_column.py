@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EXACT_DIGITS = 76  # of decimals, as many as Arrow's widest have
 COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
+ARROW_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+PYTHON_LISTS = frozenset({list, set, np.ndarray})
 
 Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
 
@@ -54,16 +56,22 @@ def _aggregate_by_each(column: pd.Series, functions: Sequence[Any]) -> Any:
 def make_series(values: list[Any], index: list[Any]) -> pd.Series:
     """Make a Series of results; whole numbers beside fractions keep all their digits."""
     series = pd.Series(values, index=index)
-    wholes = [value for value in values if isinstance(value, int | np.integer)]
-    if series.dtype.kind != "f" or all(int(float(value)) == value for value in wholes):
+    if series.dtype.kind != "f":
         return series
-    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    wholes = [value for value in values if isinstance(value, int | np.integer)]
+    if all(int(float(value)) == value for value in wholes):
+        return series
+    plain: list[Any] = []
+    for value in values:
+        plain.append(value.item() if isinstance(value, np.generic) else value)
     return pd.Series(plain, index=index, dtype=object)
 
 
 def has_large_numbers(column: pd.Series) -> bool:
     """Whether a float may not hold all digits of the whole numbers of a column, or of their sum."""
-    return _is_whole(column) and bool(_magnitude(column).sum() >= LARGEST_EXACT)
+    if not _is_whole(column):
+        return False
+    return bool(_magnitude(column).sum() >= LARGEST_EXACT)
 
 
 def overflows(column: pd.Series, function: object) -> bool:
@@ -149,11 +157,9 @@ def explode(column: pd.Series) -> pd.Series:
 
 def holds_lists(column: pd.Series) -> bool:
     """Whether a column's values are lists, of Arrow or of Python."""
-    kind = getattr(column.dtype, "pyarrow_dtype", None)
-    if kind is not None:
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        return bool(is_list or pa.types.is_fixed_size_list(kind))
+    if isinstance(column.dtype, pd.ArrowDtype):
+        return any(is_kind(column.dtype.pyarrow_dtype) for is_kind in ARROW_LISTS)
     if column.dtype != object:
         return False
-    types = set(map(type, column.tolist()))
-    return not types.isdisjoint({list, set, np.ndarray})
+    types = {type(value) for value in column.tolist()}
+    return not types.isdisjoint(PYTHON_LISTS)

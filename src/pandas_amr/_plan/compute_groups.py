@@ -86,7 +86,8 @@ def _join_side_by_side(
     parts: list[pd.DataFrame] = []
     taken = _list_titles(aggregations)
     for name, how in aggregations.items():
-        column, wanted = column_of(name, how), function_of(how)
+        column = column_of(name, how)
+        wanted = function_of(how)
         for function in as_list(wanted):
             title = _title(name, wanted, function)
             if not is_tabular(function):
@@ -103,7 +104,9 @@ def _join_side_by_side(
 
 
 def _title(name: object, wanted: object, function: object) -> str:
-    return f"{name}_{name_of(function)}" if isinstance(wanted, list) else str(name)
+    if isinstance(wanted, list):
+        return f"{name}_{name_of(function)}"
+    return str(name)
 
 
 def _list_titles(aggregations: Aggregations) -> list[str]:
@@ -111,8 +114,9 @@ def _list_titles(aggregations: Aggregations) -> list[str]:
     titles: list[str] = []
     for name, how in aggregations.items():
         wanted = function_of(how)
-        functions = [function for function in as_list(wanted) if not is_tabular(function)]
-        titles += [_title(name, wanted, function) for function in functions]
+        for function in as_list(wanted):
+            if not is_tabular(function):
+                titles.append(_title(name, wanted, function))
     return titles
 
 
@@ -123,9 +127,14 @@ def _title_counts(title: str, values: Sequence[Any], taken: Sequence[str]) -> li
         >>> _title_counts("n", ["a", 1, "1"], ["n_a"])
         ['n_a_', 'n_1', "n_'1'"]
     """
-    repeated = Counter(map(str, values))
-    texts = [repr(value) if repeated[str(value)] > 1 else str(value) for value in values]
-    return [*make_json_keys([f"{title}_{text}" for text in texts], taken=taken)]
+    occurrences = Counter(map(str, values))
+    titles: list[str] = []
+    for value in values:
+        text = str(value)
+        if occurrences[text] > 1:
+            text = repr(value)
+        titles.append(f"{title}_{text}")
+    return list(make_json_keys(titles, taken=taken))
 
 
 def _select_columns(frame: pd.DataFrame, labels: Sequence[Any]) -> pd.DataFrame:
@@ -135,7 +144,8 @@ def _select_columns(frame: pd.DataFrame, labels: Sequence[Any]) -> pd.DataFrame:
     """
     if frame.columns.nlevels == 1:
         return frame
-    table = pd.concat([column_at(frame, label) for label in labels], axis=1)
+    columns = [column_at(frame, label) for label in labels]
+    table = pd.concat(columns, axis=1)
     names: pd.Index = pd.Index(labels)  # tuples become several levels, as pandas makes them
     return table.set_axis(names, axis=1)
 
@@ -157,9 +167,8 @@ def _replace_failing_names(
             continue
         for name in names:
             how = aggregations[name]
-            replaced[name] = _as_functions(function_of(how), column.dtype)
-            if is_named(how):
-                replaced[name] = (label, replaced[name])
+            functions = _as_functions(function_of(how), column.dtype)
+            replaced[name] = (label, functions) if is_named(how) else functions
         table = table.copy(deep=False)
         table[label] = column.astype(object)
     return table, replaced
@@ -167,8 +176,11 @@ def _replace_failing_names(
 
 def _fails_by_group(column: pd.Series, how: object) -> bool:
     """Whether pandas cannot call an aggregation on each group of such a column."""
-    names = {function for function in as_list(function_of(how)) if isinstance(function, str)}
-    if not names.isdisjoint(OF_ANY) or any(overflows(column, name) for name in names):
+    functions = as_list(function_of(how))
+    names = {function for function in functions if isinstance(function, str)}
+    if not names.isdisjoint(OF_ANY):
+        return True
+    if any(overflows(column, name) for name in names):
         return True
     return "nunique" in names and holds_lists(column)
 
@@ -222,7 +234,8 @@ def aggregate_groups_of_units(
         else:
             part = aggregate_groups(frame, {name: wanted}, by, flat=flat)
             column = column_at(frame, column_of(name, how))
-            parts.append(_add_empty_groups(part, index, column, as_list(function_of(wanted))))
+            functions = as_list(function_of(wanted))
+            parts.append(_add_empty_groups(part, index, column, functions))
     return pd.concat(parts, axis=1)
 
 
@@ -240,9 +253,10 @@ def _add_empty_groups(
         return part.set_axis(index)
     filled = part.reindex(index)
     empty = column.iloc[:0]
+    if len(functions) != len(part.columns):  # the first gives them all
+        functions = [functions[0]] * len(part.columns)
     for position, label in enumerate(part.columns):
-        one_each = len(functions) == len(part.columns)
-        result = _aggregate_empty(empty, functions[position if one_each else 0])
+        result = _aggregate_empty(empty, functions[position])
         if not pd.isna(result):
             values = filled.iloc[:, position].astype(object)
             values = values.where(index.isin(part.index), result)
@@ -275,7 +289,8 @@ def _count_by_group(column: pd.Series, index: pd.Index, numbers: NDArray[np.int6
     if values is not column:
         numbers = numbers[values.index.to_numpy()]
     if isinstance(values.dtype, pd.CategoricalDtype):
-        codes, labels = values.cat.codes.to_numpy(), values.cat.categories
+        codes = values.cat.codes.to_numpy()
+        labels = values.cat.categories
     else:
         codes, labels = _factorize(values)
     is_counted = (codes >= 0) & (numbers >= 0)

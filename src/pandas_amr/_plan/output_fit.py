@@ -58,8 +58,9 @@ def _drop_bounds(schema: object) -> Any:
 
 
 def _types_of_choices(choices: Sequence[Any]) -> dict[str, Any]:
-    types = {type(choice) for choice in choices}
-    return {"anyOf": [{"type": name} for kind, name in JSON_TYPES.items() if kind in types]}
+    kinds = {type(choice) for choice in choices}
+    types = [{"type": name} for kind, name in JSON_TYPES.items() if kind in kinds]
+    return {"anyOf": types}
 
 
 def fits_output(
@@ -91,7 +92,10 @@ def fits_output(
 
 def _is_frame_type(output: object) -> bool:
     """Whether a type is that of ``output=pd.DataFrame``: a list of dicts."""
-    return get_origin(output) is list and get_origin(get_args(output)[0]) is dict
+    if get_origin(output) is not list:
+        return False
+    item = get_args(output)[0]
+    return get_origin(item) is dict
 
 
 def _do_rows_fit(value: pd.DataFrame, kind: object, output: object) -> bool:
@@ -125,7 +129,8 @@ def _validates(value: Any, kind: Any, output: Any) -> bool:
     try:
         TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        return all(_may_be_missing(problem, output) for problem in error.errors(include_url=False))
+        problems = error.errors(include_url=False)
+        return all(_may_be_missing(problem, output) for problem in problems)
     return True
 
 

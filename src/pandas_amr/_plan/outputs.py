@@ -48,7 +48,7 @@ def join_answer_parts(
     parts: dict[Any, Any] = dict(others)
     if computed is not None:
         for name in plain:
-            has_part = len(computed) and name in computed
+            has_part = len(computed) > 0 and name in computed
             parts[name] = computed[name] if has_part else computed
     return {name: parts[name] for name in order}
 
@@ -63,11 +63,13 @@ def _join_groups(
         aligned = [_align(frame, computed.index, levels) for frame in frames]
         frames = [computed, *aligned]
     whole = pd.concat(frames, axis=1)
-    names = [_name_in_call(label, order) for label in whole.columns]
-    if not all(name in order for name in names):
-        return whole
-    positions = np.argsort([order.index(name) for name in names], kind="stable")
-    return whole.iloc[:, positions]
+    places: list[int] = []  # of each column in the call
+    for label in whole.columns:
+        name = _name_in_call(label, order)
+        if name not in order:
+            return whole
+        places.append(order.index(name))
+    return whole.iloc[:, np.argsort(places, kind="stable")]
 
 
 def _align(frame: pd.DataFrame, index: pd.Index, levels: int) -> pd.DataFrame:
@@ -77,8 +79,10 @@ def _align(frame: pd.DataFrame, index: pd.Index, levels: int) -> pd.DataFrame:
         return frame
     name: Any = frame.columns[0]
     if not isinstance(name, tuple):
-        name = (name, *[""] * (levels - 1))
-    return frame.set_axis(pd.MultiIndex.from_tuples([name]), axis=1)
+        padding = [""] * (levels - 1)
+        name = (name, *padding)
+    columns = pd.MultiIndex.from_tuples([name])
+    return frame.set_axis(columns, axis=1)
 
 
 def _name_in_call(label: object, order: Sequence[Any]) -> Any:
@@ -129,12 +133,15 @@ def convert_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
         candidates = output_candidates(value)
     elif isinstance(value, np.generic):
         candidates = [value.item()]
+    adapter = TypeAdapter(kind)
     problems: list[str] = []
     for candidate in candidates:
         try:
-            return shape_output(TypeAdapter(kind).validate_python(candidate), kind)
+            valid = adapter.validate_python(candidate)
         except ValidationError as error:
             problems.append(complaint(error))
+        else:
+            return shape_output(valid, kind)
     raise UsageError(f"The reduce gave no {kind}: {problems[0]}.") from None
 
 
@@ -158,13 +165,17 @@ def make_free_frame(records: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
         [9007199254740993, <NA>]
     """
     names = dict.fromkeys(itertools.chain.from_iterable(records))
-    columns = {name: _make_free_column([record.get(name) for record in records]) for name in names}
+    columns: dict[Any, pd.Series] = {}
+    for name in names:
+        values = [record.get(name) for record in records]
+        columns[name] = _make_free_column(values)
     return pd.DataFrame(columns, index=pd.RangeIndex(len(records)))
 
 
 def _make_free_column(values: list[Any]) -> pd.Series:
     column = pd.Series(values, dtype=object)
-    if not any(isinstance(value, int) and abs(value) >= LARGEST_EXACT for value in values):
+    wholes = [value for value in values if isinstance(value, int)]
+    if all(abs(value) < LARGEST_EXACT for value in wholes):
         return column.convert_dtypes(dtype_backend="pyarrow")
     # pandas would make floats of numbers beside a missing one or a fraction, and round them.
     if all(value is None or type(value) is int for value in values):
@@ -183,7 +194,8 @@ def output_candidates(value: object) -> list[Any]:
         [{'a': 1.5, 'b': None}]
     """
     if isinstance(value, pd.DataFrame) and len(value.columns) == 1:
-        return [_as_plain_dict(value.iloc[:, 0].to_dict())]
+        only_column = value.iloc[:, 0]
+        return [_as_plain_dict(only_column.to_dict())]
     if isinstance(value, pd.Series):
         by_label = _as_plain_dict(value.to_dict())
         if len(value) != 1:
@@ -201,8 +213,9 @@ def _as_plain_dict(values: Mapping[Any, Any]) -> dict[Any, Any]:
 def _as_plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
-    return None if is_missing else value
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    return value
 
 
 def join_group_outputs(values: Sequence[Any], index: pd.Index, kind: object) -> pd.DataFrame:
@@ -220,4 +233,5 @@ def join_group_outputs(values: Sequence[Any], index: pd.Index, kind: object) -> 
     if item is dict or get_origin(item) is dict:
         rows = [{} if answer is None else answer for answer in answers]
         return make_free_frame(rows).set_axis(labels)
-    return pd.DataFrame({OUTPUT_COLUMN: make_typed_array(answers, item)}, index=labels)
+    column = make_typed_array(answers, item)
+    return pd.DataFrame({OUTPUT_COLUMN: column}, index=labels)

@@ -29,23 +29,23 @@ def describe_problems(
         names: the fields of the plan (under ``""``), and those of its records, by field.
         kind: the name of the class that has the fields.
     """
-    unknown: list[str] = []
+    sentences: list[str] = []
     unusable: list[str] = []
     for problem in error.errors(include_url=False):
         if problem["type"] == "extra_forbidden":
-            unknown.append(_describe_unknown(problem, names, kind.lower()))
+            sentences.append(_describe_unknown(problem, names, kind.lower()))
         elif not _is_repeated(problem):
             unusable.append(_describe_value(problem))
     if unusable:
-        unknown.append(f"This {kind.lower()} cannot be used: {' '.join(dict.fromkeys(unusable))}")
-    return " ".join(unknown)
+        each_once = " ".join(dict.fromkeys(unusable))
+        sentences.append(f"This {kind.lower()} cannot be used: {each_once}")
+    return " ".join(sentences)
 
 
 def _describe_unknown(problem: ErrorDetails, names: Mapping[str, Sequence[str]], kind: str) -> str:
     *parents, name = problem["loc"]
     parent = ".".join(map(str, parents))
-    field_names = names[parent]
-    suggestion = suggest_keyword(str(name), list(field_names), "The fields are")
+    suggestion = suggest_keyword(str(name), list(names[parent]), "The fields are")
     if not parent:
         return f"Unknown {kind} field {name!r}. {suggestion}"
     return f"Unknown field {name!r} of the plan's {parent}. {suggestion}"
@@ -55,21 +55,25 @@ def _is_repeated(problem: ErrorDetails) -> bool:
     """Whether another problem says the same of an aggregation: it is a name, or a list of them."""
     if problem["loc"][:1] != ("aggregations",):
         return False
-    is_list = isinstance(problem["input"], list)
-    return problem["type"] == ("literal_error" if is_list else "list_type")
+    if isinstance(problem["input"], list):
+        return problem["type"] == "literal_error"
+    return problem["type"] == "list_type"
 
 
 def _describe_value(problem: ErrorDetails) -> str:
     parts = [str(part) for part in problem["loc"]]
-    place = ".".join(part for part in parts if not part.startswith(UNION_PARTS))
-    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if parts[:1] == ["status"]:
         return "status: True, or the names of two columns: ('status', 'reason')."
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    place = ".".join(part for part in parts if not part.startswith(UNION_PARTS))
     if place:
         message = f"{place}: {message}"
     value = problem["input"]
-    if problem["type"] != "literal_error" or not isinstance(value, str):
-        return message if message.endswith("?") else f"{message}."
-    choices = CHOICE.findall(problem["ctx"]["expected"])
-    synonyms = SYNONYMS if parts[0] == "aggregations" else None
-    return f"{message}, not {value!r}.{did_you_mean(value, choices, synonyms=synonyms)}"
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        choices = CHOICE.findall(problem["ctx"]["expected"])
+        synonyms = SYNONYMS if parts[0] == "aggregations" else None
+        suggestion = did_you_mean(value, choices, synonyms=synonyms)
+        return f"{message}, not {value!r}.{suggestion}"
+    if message.endswith("?"):
+        return message
+    return f"{message}."

@@ -53,8 +53,9 @@ def as_finding(value: Any) -> Any:
         return value
     if is_plain_record(value):
         return model_of_fields(value)
-    if get_origin(value) is list and is_plain_record(get_args(value)[0]):
-        return list[model_of_fields(get_args(value)[0])]  # type: ignore[misc]
+    item = item_type(value)
+    if is_plain_record(item):
+        return list[model_of_fields(item)]  # type: ignore[misc]
     if _is_schema(value):
         return type_from_schema(value, str(value.get("title", "Finding")))
     if isinstance(value, dict) and value:
@@ -72,10 +73,12 @@ def _check_schema_type(value: dict[str, Any]) -> None:
     Raises:
         UsageError: it is.
     """
-    if isinstance(value.get("properties"), dict) and isinstance(value.get("type"), str):
+    kind = value.get("type")
+    if isinstance(value.get("properties"), dict) and isinstance(kind, str):
+        suggestion = did_you_mean(kind, ("object", "array"))
         raise UsageError(
             "finding= takes a JSON schema of the type 'object', or 'array' of one, not "
-            f"{value['type']!r}.{did_you_mean(value['type'], ('object', 'array'))}"
+            f"{kind!r}.{suggestion}"
         )
 
 
@@ -238,9 +241,10 @@ def remove_zones(schema: object) -> Any:
         return [remove_zones(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    if schema.get("type") == "string" and schema.get("format") in ZONELESS_PATTERNS:
+    kind = schema.get("format")
+    if schema.get("type") == "string" and kind in ZONELESS_PATTERNS:
         rest = {key: value for key, value in schema.items() if key != "format"}
-        return rest | {"pattern": ZONELESS_PATTERNS[schema["format"]]}
+        return rest | {"pattern": ZONELESS_PATTERNS[kind]}
     return {key: remove_zones(value) for key, value in schema.items()}
 
 
@@ -344,8 +348,10 @@ def _seconds_of(value: object) -> float | None:
         return float(value / np.timedelta64(1, "s"))
     if not isinstance(value, str) or not DURATION.fullmatch(value.strip()):
         return None
-    parts = DURATION_PART.findall(value)
-    return sum(int(count) * SECONDS_OF[unit.lower()] for count, unit in parts)
+    seconds = 0
+    for count, unit in DURATION_PART.findall(value):
+        seconds += int(count) * SECONDS_OF[unit.lower()]
+    return seconds
 
 
 def _is_count(value: object) -> bool:

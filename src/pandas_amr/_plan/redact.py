@@ -48,9 +48,11 @@ def _redact_frame(job: Job, redaction: Redaction) -> pd.DataFrame:
 def _redact_profiles(job: Job, redaction: Redaction) -> pd.DataFrame:
     """Profile the columns of the redacted frame: a profile cuts texts, and would cut secrets."""
     assert job.call is not None
-    labels = list(job.call.frame.columns)
+    frame = job.call.frame
+    labels = list(frame.columns)
     columns = [labels.index(label) for label in job.given.columns or labels]
-    return profile_columns(redaction.frame(job.call.frame, columns, has_index=False), columns)
+    redacted = redaction.frame(frame, columns, has_index=False)
+    return profile_columns(redacted, columns)
 
 
 def check_redacted(plan: Plan, function: Callable[[str], str] | None) -> None:
@@ -61,12 +63,9 @@ def check_redacted(plan: Plan, function: Callable[[str], str] | None) -> None:
     """
     if plan.redact is None or function is not None:
         return
+    argument = plan.redact if plan.redact.isidentifier() else "..."
     raise PlanError(
         f"This plan was made under redact={plan.redact}, and no redact function is in force. Set "
-        f"it before the call: amr.configure(redact={_as_argument(plan.redact)}). To send the texts "
-        "as they are: plan.replace(redact=None)."
+        f"it before the call: amr.configure(redact={argument}). To send the texts as they are: "
+        "plan.replace(redact=None)."
     )
-
-
-def _as_argument(name: str) -> str:
-    return name if name.isidentifier() else "..."

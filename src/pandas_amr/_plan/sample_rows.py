@@ -26,22 +26,26 @@ if TYPE_CHECKING:
 SPREAD_ROWS = 20
 
 NUMBERS: tuple[int, ...] = (1, 2, 3, 8)  # neither their mean nor their median is a whole number
-MOMENTS = tuple(
+MOMENTS = [
     dt.datetime(2026, month, 1, month)  # noqa: DTZ001 (columns of findings have no zone)
     for month in NUMBERS
-)
-DECIMALS = [decimal.Decimal(number) + decimal.Decimal("0.25") for number in NUMBERS]
+]
+FRACTIONS = [number + 0.25 for number in NUMBERS]
+DECIMALS = [decimal.Decimal(fraction) for fraction in FRACTIONS]
+DATES = [moment.date() for moment in MOMENTS]
+TIMES = [moment.time() for moment in MOMENTS]
+DURATIONS = [dt.timedelta(hours=number) for number in NUMBERS]
 TEXTS = ["a", "b", "a", "d"]
 JSON_TEXTS = ['{"a": 1}', '{"a": 2}', '{"a": 1}', "{}"]
 TYPICAL: tuple[tuple[Callable[[pa.DataType], bool], list[Any]], ...] = (
     (pa.types.is_boolean, [True, False, True, True]),
     (pa.types.is_integer, list(NUMBERS)),
-    (pa.types.is_floating, [number + 0.25 for number in NUMBERS]),
+    (pa.types.is_floating, FRACTIONS),
     (pa.types.is_decimal, DECIMALS),
-    (pa.types.is_timestamp, list(MOMENTS)),
-    (pa.types.is_date, [moment.date() for moment in MOMENTS]),
-    (pa.types.is_time, [moment.time() for moment in MOMENTS]),
-    (pa.types.is_duration, [dt.timedelta(hours=number) for number in NUMBERS]),
+    (pa.types.is_timestamp, MOMENTS),
+    (pa.types.is_date, DATES),
+    (pa.types.is_time, TIMES),
+    (pa.types.is_duration, DURATIONS),
     (pa.types.is_string, TEXTS),
     (pa.types.is_large_string, TEXTS),
 )
@@ -53,7 +57,8 @@ def column_positions(frame: pd.DataFrame, labels: Iterable[Any]) -> list[int]:
     positions: dict[int, None] = {}
     for label in labels:
         if label in frame.columns:
-            found = np.atleast_1d(all_positions[frame.columns.get_loc(label)])
+            where = frame.columns.get_loc(label)  # a number, a slice or a mask
+            found = np.atleast_1d(all_positions[where])
             positions |= dict.fromkeys(found.tolist())
     return list(positions)
 
@@ -66,13 +71,15 @@ def choose_rows(size: int, columns: Sequence[pd.Series]) -> NDArray[np.int64]:
     """
     if not size:
         return np.array([], dtype=np.int64)
-    rows: dict[int, None] = {}
+    positions: list[int] = []
     for column in columns:
-        rows |= dict.fromkeys(_positions_of_kinds(column))
-    rows |= dict.fromkeys(spread(size, SPREAD_ROWS))
-    cycle = len(NUMBERS) + 1
-    cycles = math.ceil(len(rows) / cycle)
-    return np.resize(np.array(list(rows), dtype=np.int64), cycles * cycle)
+        positions += _positions_of_kinds(column)
+    positions += spread(size, SPREAD_ROWS)
+    each_once = list(dict.fromkeys(positions))
+    cycle = len(NUMBERS) + 1  # the typical values, and a missing one
+    cycles = math.ceil(len(each_once) / cycle)
+    rows = np.array(each_once, dtype=np.int64)
+    return np.resize(rows, cycles * cycle)
 
 
 def _positions_of_kinds(values: pd.Series) -> list[int]:
@@ -80,22 +87,25 @@ def _positions_of_kinds(values: pd.Series) -> list[int]:
     positions: list[int] = []
     if values.dtype == object:
         firsts: dict[type, int] = {}
-        for position, kind in enumerate(map(type, values.tolist())):
-            firsts.setdefault(kind, position)
+        for position, value in enumerate(values.tolist()):
+            firsts.setdefault(type(value), position)
         positions += firsts.values()
     elif pd.api.types.is_float_dtype(values.dtype):
         numbers = values.to_numpy(dtype=float, na_value=np.nan)
         finite = np.where(np.isfinite(numbers), numbers, 0.0)
-        positions += np.flatnonzero(finite % 1 != 0)[:1].tolist()
+        fractions = np.flatnonzero(finite % 1 != 0)
+        positions += fractions[:1].tolist()
     missing = np.flatnonzero(values.isna().to_numpy())
-    return [*positions, *missing[:1].tolist()]
+    positions += missing[:1].tolist()
+    return positions
 
 
 def typical_column(kind: object, size: int) -> Any:
     """Make the column that findings of a type become, of typical values and a missing one."""
     cycle = itertools.cycle([*typical_values(kind), None])
-    values = pa.array(list(itertools.islice(cycle, size)), arrow_type(kind))
-    return array_of(pa.chunked_array([values]), kind)
+    values = list(itertools.islice(cycle, size))
+    column = pa.array(values, arrow_type(kind))
+    return array_of(pa.chunked_array([column]), kind)
 
 
 def typical_values(kind: object) -> list[Any]:
@@ -105,10 +115,10 @@ def typical_values(kind: object) -> list[Any]:
         >>> typical_values(int), typical_values(list[bool])
         ([1, 2, 3, 8], [[True, False], [True], [], [True]])
     """
-    choices = [choice for choice in choices_of(kind) or () if choice is not None]
+    choices = [plain(choice, kind) for choice in choices_of(kind) or () if choice is not None]
     if choices:
         cycle = itertools.cycle(choices)
-        return [plain(choice, kind) for choice in itertools.islice(cycle, len(NUMBERS))]
+        return list(itertools.islice(cycle, len(NUMBERS)))
     if is_json_text(kind):
         return JSON_TEXTS
     return _typical_arrow_values(arrow_type(kind))
@@ -131,6 +141,7 @@ def _typical_arrow_values(kind: pa.DataType) -> list[Any]:
 def _typical_records(kind: pa.StructType) -> list[Any]:
     records: list[Any] = [{} for _ in NUMBERS]
     for field in kind:
-        for record, value in zip(records, _typical_arrow_values(field.type), strict=True):
+        values = _typical_arrow_values(field.type)
+        for record, value in zip(records, values, strict=True):
             record[field.name] = value
     return records

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SHORT = 3  # letters and digits that a literal may have and stay as it is
 MOST_CHARACTERS = 20_000  # of code; what is longer is not taken apart
+BLANK_TOKENS = frozenset({tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER})
+LINE_ENDS = frozenset({tokenize.NEWLINE, tokenize.NL})
 OWN_NAMES = ("df", "pd", "np", "re", "json", "math", "findings", "submit", "ask", "self", "print")
 COLUMN_METHODS = ("str", "dt", "cat", "list")  # accessors of a Series
 CELL_LINE = re.compile(r'File "<cell \d+>", line (\d+)')
@@ -44,8 +46,9 @@ def mask_code(code: str, words: Collection[str], read: Iterable[str] = ()) -> st
         tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
     except (tokenize.TokenError, SyntaxError, ValueError, RecursionError):
         return f"({len(code):,} characters that are not Python)"
-    if any(token.type == tokenize.ERRORTOKEN and token.string.strip() for token in tokens):
-        return f"({len(code):,} characters that are not Python)"
+    for token in tokens:
+        if token.type == tokenize.ERRORTOKEN and token.string.strip():
+            return f"({len(code):,} characters that are not Python)"
     return _Masker(words, read).mask(code, tokens)
 
 
@@ -61,58 +64,70 @@ class _Masker:
         """Return the code with the tokens replaced, each where it stands."""
         lines = code.splitlines(keepends=True)
         shown: list[str] = []
-        row, column = 1, 0
+        place = (1, 0)  # row and column
         for token in tokens:
-            if token.type in {tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}:
+            if token.type in BLANK_TOKENS:
                 continue
-            shown.append(_between(lines, (row, column), token.start))
+            shown.append(_between(lines, place, token.start))
             shown.append(self._mask_token(token))
-            row, column = token.end
-            if token.type in {tokenize.NEWLINE, tokenize.NL}:
-                row, column = row + 1, 0
+            place = token.end
+            if token.type in LINE_ENDS:
+                place = (token.end[0] + 1, 0)
         return "".join(shown).rstrip("\n")
 
     def _mask_token(self, token: tokenize.TokenInfo) -> str:
-        kind, text = token.type, token.string
-        if kind == tokenize.COMMENT:
-            return text if _is_short(text) else "# ..."
+        kind = token.type
+        text = token.string
         if kind == tokenize.STRING:
             return self._mask_string(text)
-        if kind == tokenize.NUMBER:
-            return text if _is_short(text) else f"<{len(text)} digits>"
         if kind == tokenize.NAME:
             return self._mask_name(text)
-        if tokenize.tok_name[kind] == "FSTRING_MIDDLE":
-            return text if _is_short(text) else f"<{len(text)} characters>"
+        if _is_short(text):
+            return text
+        if kind == tokenize.COMMENT:
+            return "# ..."
+        if kind == tokenize.NUMBER:
+            return f"<{len(text)} digits>"
+        if tokenize.tok_name[kind] == "FSTRING_MIDDLE":  # no constant before Python 3.12
+            return f"<{len(text)} characters>"
         return text
 
     def _mask_string(self, text: str) -> str:
         quote = '"' if text.rstrip().endswith('"') else "'"
         content = text.strip("rRbBuUfF").strip(quote)
-        if _is_short(content) or content in self._words or content in known_names():
+        if _is_short(content) or self._is_known(content):
             return text
         return f"{quote}<{len(content)} characters>{quote}"
 
     def _mask_name(self, name: str) -> str:
-        if _is_short(name) or name in self._words or name in known_names():
+        if _is_short(name) or self._is_known(name) or not self._has_read(name):
             return name
-        if not any(len(word) >= SHORT and word in self._read for word in _split_name(name)):
-            return name
-        return self._names.setdefault(name, f"name{len(self._names) + 1}")
+        if name not in self._names:
+            self._names[name] = f"name{len(self._names) + 1}"
+        return self._names[name]
+
+    def _is_known(self, name: str) -> bool:
+        """Whether a name is that of a column, of a field, or of something in Python or pandas."""
+        return name in self._words or name in known_names()
+
+    def _has_read(self, name: str) -> bool:
+        """Whether the model has read a word of a name."""
+        for word in WORD_IN_NAME.findall(name):
+            if len(word) >= SHORT and word.casefold() in self._read:
+                return True
+        return False
 
 
 def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
     """Return the blanks between two tokens, and the line breaks."""
-    if start[0] == end[0]:
-        return " " * (end[1] - start[1])
-    line = lines[start[0] - 1] if start[0] <= len(lines) else ""
-    continued = " \\" if line.rstrip("\r\n").endswith("\\") else ""
-    return continued + "\n" * (end[0] - start[0]) + " " * end[1]
-
-
-def _split_name(name: str) -> list[str]:
-    """Return the words in a name, in small letters."""
-    return [word.casefold() for word in WORD_IN_NAME.findall(name)]
+    row, column = start
+    end_row, end_column = end
+    if row == end_row:
+        return " " * (end_column - column)
+    line = lines[row - 1] if row <= len(lines) else ""
+    is_continued = line.rstrip("\r\n").endswith("\\")
+    backslash = " \\" if is_continued else ""
+    return backslash + "\n" * (end_row - row) + " " * end_column
 
 
 def _is_short(text: str) -> bool:
@@ -125,11 +140,14 @@ def known_names() -> frozenset[str]:
     import numpy as np  # noqa: PLC0415 (only code needs it)
     import pandas as pd  # noqa: PLC0415
 
-    names = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *OWN_NAMES, *COLUMN_METHODS}
-    kinds = (str, list, dict, set, re, pd, pd.DataFrame, pd.Series, pd.Index, np, np.ndarray)
+    names = {*keyword.kwlist, *keyword.softkwlist, *OWN_NAMES, *COLUMN_METHODS}
+    python = (builtins, str, list, dict, set, re)
+    arrays = (np, np.ndarray)
+    frames = (pd, pd.errors, pd.DataFrame, pd.Series, pd.Index, pd.Timestamp, pd.Timedelta)
     grouped = (pd.api.typing.DataFrameGroupBy, pd.api.typing.SeriesGroupBy)
-    accessors = (pd.Series([""]).str, pd.Series([pd.Timestamp(0)]).dt)
-    for kind in (*kinds, *grouped, *accessors, pd.Timestamp, pd.Timedelta, pd.errors):
+    texts = pd.Series([""])
+    times = pd.Series([pd.Timestamp(0)])
+    for kind in (*python, *arrays, *frames, *grouped, texts.str, times.dt):
         names.update(dir(kind))
     return frozenset(names)
 
@@ -155,8 +173,12 @@ def describe_cell_error(text: str) -> str:
         >>> describe_cell_error('Traceback:\n  File "<cell 1>", line 3, in <module>\nKeyError: 7')
         'KeyError in line 3'
     """
-    names = [name.rpartition(".")[2] for name in ERROR_NAME.findall(text)]
-    known = [name for name in names if name in _error_names()]
+    kind = "an error"
+    for name in ERROR_NAME.findall(text):
+        last = name.rpartition(".")[2]
+        if last in _error_names():
+            kind = last
     lines = CELL_LINE.findall(text)
-    kind = known[-1] if known else "an error"
-    return f"{kind} in line {lines[-1]}" if lines else kind
+    if not lines:
+        return kind
+    return f"{kind} in line {lines[-1]}"

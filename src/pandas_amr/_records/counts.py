@@ -20,7 +20,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 def noun_for(number: float, noun: str, plural: str | None = None) -> str:
     """Return the noun that goes with a number which is written otherwise than by ``counted``."""
-    return noun if number == 1 else plural or f"{noun}s"
+    if number == 1:
+        return noun
+    return plural or f"{noun}s"
 
 
 def counted_of(part: int, whole: int, noun: str) -> str:

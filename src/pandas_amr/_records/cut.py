@@ -14,10 +14,14 @@ def cut_middle(text: str, most: int | None) -> str:
     """
     if most is None or len(text) <= most:
         return text
-    shown = max(0, most - len(_cut_note(len(text))))
-    head = shown // 2
-    tail = shown - head
-    return text[:head] + _cut_note(len(text) - shown) + text[len(text) - tail :]
+    longest_note = _cut_note(len(text))
+    shown = max(0, most - len(longest_note))
+    note = _cut_note(len(text) - shown)
+    head_size = shown // 2
+    tail_size = shown - head_size
+    head = text[:head_size]
+    tail = text[len(text) - tail_size :]
+    return head + note + tail
 
 
 def _cut_note(count: int) -> str:

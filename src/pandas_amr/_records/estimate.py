@@ -88,7 +88,8 @@ class Estimate:
 
     def __str__(self) -> str:
         units = counted(self.units, "unit") + self._asked
-        parts = [f"{units} in {counted(self.shards, 'shard')}: {self._calls}"]
+        shards = counted(self.shards, "shard")
+        parts = [f"{units} in {shards}: {self._calls}"]
         if self.tokens is not None:
             parts.append(
                 f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens"
@@ -101,7 +102,8 @@ class Estimate:
         if self.seconds is not None:
             parts.append(f"{self.seconds:,.0f} s")
         if self.tree:
-            parts.append(f"reduced {' -> '.join(map(str, self.tree))}")
+            sizes = " -> ".join(map(str, self.tree))
+            parts.append(f"reduced {sizes}")
         return ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -135,7 +137,8 @@ class Estimate:
         if self.calls is None:
             reason = "since a recipe with agents maps or reduces"
             return f"calls, tokens and money are unknown, {reason}"
-        return f"{'about ' if self.about else ''}{counted(self.calls, 'call')}"
+        calls = counted(self.calls, "call")
+        return f"about {calls}" if self.about else calls
 
     @property
     def _money(self) -> str:

@@ -120,8 +120,9 @@ class Graph:
 
     def __repr__(self) -> str:
         shape = " -> ".join(str(level["nodes"]) for level in self.levels)
-        about = "about " if any(node.about for node in self.nodes) else ""
-        return f"<Graph {self.mode}: {about}{shape}>"
+        if any(node.about for node in self.nodes):
+            shape = f"about {shape}"
+        return f"<Graph {self.mode}: {shape}>"
 
 
 def _level_figures(level: int, nodes: list[GraphNode]) -> dict[str, Any]:

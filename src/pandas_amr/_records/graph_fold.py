@@ -58,46 +58,55 @@ class Fold:
     @cached_property
     def lines(self) -> list[str]:
         """What the box says: how many, what became of them, how much they read, and when."""
-        figures = (self._statuses(), self._figures(), *self._times())
-        return [*self._count(), *filter(None, figures)]
+        lines = [self._count(), self._kinds(), self._statuses(), self._figures(), *self._times()]
+        return [line for line in lines if line]
 
-    def _count(self) -> list[str]:
+    def _count(self) -> str:
+        count = f"{len(self.nodes):,}"
+        if self.levels > 1:
+            return f"{self.levels} levels: {count} nodes"
+        return f"and {count} more"
+
+    def _kinds(self) -> str:
+        """Say how many nodes there are of each kind; empty if all are of one."""
         kinds = Counter(node.type for node in self.nodes)
+        if len(kinds) == 1:
+            return ""
         names: list[str] = []
         for kind, count in kinds.items():
             several = KINDS.get(kind, kind)
             noun = noun_for(count, several.removesuffix("s"), several)
             names.append(f"{show_count(count)} {noun}")
-        more = f"and {len(self.nodes):,} more"
-        if self.levels > 1:
-            more = f"{self.levels} levels: {len(self.nodes):,} nodes"
-        return [more, ", ".join(names)] if len(kinds) > 1 else [more]
+        return ", ".join(names)
 
     def _statuses(self) -> str:
         counts = Counter(node.status for node in self.nodes if node.status)
         parts: list[str] = []
         for status, name in STATUSES.items():
-            if counts[status]:
-                parts.append(f"{show_count(counts[status])} {name}")
+            count = counts[status]
+            if count:
+                parts.append(f"{show_count(count)} {name}")
         return ", ".join(parts)
 
     def _figures(self) -> str:
         units = sum(node.units for node in self.nodes)
         tokens = sum(node.tokens for node in self.nodes)
         types = {node.type for node in self.nodes}
-        about = "about " if self.about else ""
-        figures = f"{about}{_count_units(units, types)}"
-        return f"{figures}, {_count_tokens(tokens)}" if tokens else figures
+        figures = _count_units(units, types)
+        if self.about:
+            figures = f"about {figures}"
+        if tokens:
+            figures = f"{figures}, {_count_tokens(tokens)}"
+        return figures
 
     def _times(self) -> tuple[str, ...]:
         if not any(node.status for node in self.nodes):
             return ()
-        first = min(node.start for node in self.nodes)
-        last = max(node.start + node.seconds for node in self.nodes)
-        shortest = min(node.seconds for node in self.nodes)
-        longest = max(node.seconds for node in self.nodes)
-        each = f"{show_seconds(shortest)} to {show_seconds(longest)} each"
-        return each, f"from {show_seconds(first)} to {show_seconds(last)}"
+        shortest = show_seconds(min(node.seconds for node in self.nodes))
+        longest = show_seconds(max(node.seconds for node in self.nodes))
+        start = show_seconds(min(node.start for node in self.nodes))
+        end = show_seconds(max(node.start + node.seconds for node in self.nodes))
+        return f"{shortest} to {longest} each", f"from {start} to {end}"
 
     @cached_property
     def about(self) -> bool:
@@ -141,13 +150,14 @@ def fold(graph: Graph) -> Folded:
     cross.
     """
     path = graph.critical_path
-    places: dict[str, float] = {}
+    on_path = frozenset(path)
+    places: dict[str, float] = {}  # of each node in its row, from 0 to 1
     rows: list[list[Box]] = []
-    for number, nodes in enumerate(_list_levels(graph.nodes)):
-        levels = len({node.level for node in nodes})
+    for nodes in _list_levels(graph.nodes):
         row = sorted(nodes, key=partial(_middle_of_parents, places=places))
-        places |= {node.id: place / len(row) for place, node in enumerate(row)}
-        rows.append(_fold_row(row, frozenset(path), number, levels))
+        for place, node in enumerate(row):
+            places[node.id] = place / len(row)
+        rows.append(_fold_row(row, on_path, f"fold-{len(rows)}"))
     return Folded(rows, _draw_edges(graph.nodes, rows, path))
 
 
@@ -167,17 +177,23 @@ def _list_levels(nodes: Sequence[GraphNode]) -> list[list[GraphNode]]:
     return [*levels[:first], middle, *levels[last:]]
 
 
-def _fold_row(nodes: list[GraphNode], path: frozenset[str], number: int, levels: int) -> list[Box]:
-    """Draw nodes of a row alone, and fold the others."""
+def _fold_row(nodes: list[GraphNode], path: frozenset[str], name: str) -> list[Box]:
+    """Draw nodes of a row alone, and fold the others into one box of that name."""
+    levels = len({node.level for node in nodes})
     if levels > 1:
-        return [Fold(f"fold-{number}", tuple(nodes), levels)]
+        return [Fold(name, tuple(nodes), levels)]
     if len(nodes) <= SHOWN_PER_ROW:
         return list(nodes)
     ranked = sorted(nodes, key=partial(_display_rank, path=path))
     first = {id(node) for node in ranked[:SHOWN_BESIDE_FOLD]}
-    shown: list[Box] = [node for node in nodes if id(node) in first]
-    hidden = tuple(node for node in nodes if id(node) not in first)
-    return [*shown, Fold(f"fold-{number}", hidden)]
+    boxes: list[Box] = []
+    folded: list[GraphNode] = []
+    for node in nodes:
+        if id(node) in first:
+            boxes.append(node)
+        else:
+            folded.append(node)
+    return [*boxes, Fold(name, tuple(folded))]
 
 
 def _middle_of_parents(node: GraphNode, *, places: Mapping[str, float]) -> float:
@@ -206,36 +222,44 @@ def _draw_edges(
             start = box_of.get(parent)
             if start is None or start == end:
                 continue
-            counts[start, end] += 1
+            ends = (start, end)
+            counts[ends] += 1
             if (parent, node.id) in on_path:
-                critical.add((start, end))
+                critical.add(ends)
             if node.about:
-                about.add((start, end))
+                about.add(ends)
     return [Edge(*ends, count, ends in critical, ends in about) for ends, count in counts.items()]
 
 
 def _name_boxes(rows: Sequence[Sequence[Box]]) -> dict[str, str]:
     """Return the box in which each node stands."""
     box_of: dict[str, str] = {}
-    for box in (box for row in rows for box in row):
-        if isinstance(box, Fold):
-            box_of |= dict.fromkeys((node.id for node in box.nodes), box.id)
-        else:
-            box_of[box.id] = box.id
+    for row in rows:
+        for box in row:
+            nodes = box.nodes if isinstance(box, Fold) else (box,)
+            for node in nodes:
+                box_of[node.id] = box.id
     return box_of
 
 
 def describe_node(node: GraphNode) -> list[list[str]]:
     """Say what a node is: its name, what it read, how it ended; each also in fewer words."""
-    about = "about " if node.about else ""
-    read = [f"{about}{_count_units(node.units, {node.type})}"]
-    if node.about and not node.units:  # nobody knows
-        read = []
-    elif node.tokens:
-        read.insert(0, f"{read[0]}, {_count_tokens(node.tokens)}")
-    if node.about and read:
-        read.append(f"~ {show_count(node.units)}")
-    return [[node.id], read, _describe_end(node)]
+    return [[node.id], _describe_input(node), _describe_end(node)]
+
+
+def _describe_input(node: GraphNode) -> list[str]:
+    """Say what a node read; nothing if nobody knows."""
+    if node.about and not node.units:
+        return []
+    units = _count_units(node.units, {node.type})
+    if node.about:
+        units = f"about {units}"
+    variants = [units]
+    if node.tokens:
+        variants.insert(0, f"{units}, {_count_tokens(node.tokens)}")
+    if node.about:
+        variants.append(f"~ {show_count(node.units)}")
+    return variants
 
 
 def _count_units(number: int, types: set[str]) -> str:

@@ -33,10 +33,11 @@ class MapShape:
     def nodes(self) -> list[GraphNode]:
         """Make a node per shard."""
         numbers = self.numbers or range(1, len(self.sizes) + 1)
-        prefix = "map-" if self.name is None else f"map-{self.name}-"
+        prefix = "map" if self.name is None else f"map-{self.name}"
         nodes: list[GraphNode] = []
         for number, units in zip(numbers, self.sizes, strict=True):
-            nodes.append(GraphNode(f"{prefix}{number}", "map", 0, (), units, form=self.form))
+            name = f"{prefix}-{number}"
+            nodes.append(GraphNode(name, "map", 0, (), units, form=self.form))
         return nodes
 
 
@@ -62,10 +63,11 @@ class Shape:
         maps = _order_maps(by_map)
         reduces = _name_parents(self.reduces, maps)
         if self.fan_in is not None:
-            reduces += _make_tree(_make_leaves(by_map), self.fan_in)
+            leaves = _make_leaves(by_map)
+            reduces += _make_tree(leaves, self.fan_in)
         nodes = (*maps, *reduces)
-        mode = mode_of({node.type for node in nodes}, static=self.is_static)
-        return Graph(mode, nodes)
+        types = {node.type for node in nodes}
+        return Graph(mode_of(types, static=self.is_static), nodes)
 
 
 def _order_maps(by_map: Sequence[list[GraphNode]]) -> list[GraphNode]:
@@ -89,7 +91,8 @@ def _make_leaves(by_map: Sequence[list[GraphNode]]) -> list[_Child]:
     leaves: list[_Child] = []
     for nodes in zip(*by_map, strict=True):
         names = tuple(node.id for node in nodes)
-        leaves.append(_Child(names, max(node.units for node in nodes)))
+        units = max(node.units for node in nodes)
+        leaves.append(_Child(names, units))
     return leaves
 
 
@@ -98,37 +101,43 @@ def _name_parents(reduces: Sequence[GraphNode], maps: Sequence[GraphNode]) -> li
     every_map = tuple(node.id for node in maps)
     named: list[GraphNode] = []
     for node in reduces:
-        if EVERY_MAP[0] in node.parents:
-            others = tuple(parent for parent in node.parents if parent != EVERY_MAP[0])
-            node = replace(node, parents=others + every_map)  # noqa: PLW2901
-        named.append(node)
+        others = tuple(parent for parent in node.parents if parent not in EVERY_MAP)
+        if others == node.parents:
+            named.append(node)
+        else:
+            named.append(replace(node, parents=others + every_map))
     return named
 
 
 def _make_tree(leaves: list[_Child], fan_in: int) -> list[GraphNode]:
     """Make the nodes of a static tree, if each reducer gives one input to the next level."""
     nodes: list[GraphNode] = []
-    children, level = leaves, 1
+    children = leaves
+    level = 1
     while len(children) > fan_in:
-        reducers: list[GraphNode] = []
         parents: list[_Child] = []
-        for number, first in enumerate(range(0, len(children), fan_in)):
+        for first in range(0, len(children), fan_in):
             group = children[first : first + fan_in]
-            node = _reduce_node(f"reduce-{level}-{number}", "reduce", level, group)
-            reducers.append(node)
+            name = f"reduce-{level}-{len(parents)}"
+            node = _reduce_node(name, "reduce", level, group)
+            nodes.append(node)
             is_passed = len(group) == 1 or not node.units  # without a call
-            parents.append(_Child((node.id,), node.units if is_passed else 1))
-        nodes += reducers
-        children, level = parents, level + 1
+            inputs = node.units if is_passed else 1
+            parents.append(_Child((node.id,), inputs))
+        children = parents
+        level += 1
     if children:
         nodes.append(_reduce_node("final-reduce", "final-reduce", level, children))
     return nodes
 
 
 def _reduce_node(name: str, type: str, level: int, children: Sequence[_Child]) -> GraphNode:
-    parents = tuple(itertools.chain.from_iterable(child.nodes for child in children))
-    units = sum(child.inputs for child in children)
-    return GraphNode(name, type, level, parents, units)
+    parents: list[str] = []
+    units = 0
+    for child in children:
+        parents += child.nodes
+        units += child.inputs
+    return GraphNode(name, type, level, tuple(parents), units)
 
 
 def spread_level(
@@ -143,12 +152,13 @@ def spread_level(
         before: the nodes of the level before.
         units: how many inputs they read together.
     """
+    size = round(units / count)
     nodes: list[GraphNode] = []
     for number in range(count):
         first = number * len(before) // count
-        last = max(first + 1, (number + 1) * len(before) // count)
+        last = (number + 1) * len(before) // count
+        last = max(last, first + 1)
         name = f"{prefix}reduce-{level}-{number}"
-        size = round(units / count)
         parents = tuple(before[first:last])
         nodes.append(GraphNode(name, "reduce", level, parents, size, about=True))
     return nodes

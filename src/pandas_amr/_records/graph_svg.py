@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 WIDTH = 960.0  # at most
 LEAST_WIDTH = 340.0  # for the legend
-MARGIN, GAP_X, GAP_Y = 12.0, 8.0, 46.0
-BOX_WIDTH, BOX_HEIGHT = 148.0, 48.0
+MARGIN = 12.0
+GAP_X = 8.0
+GAP_Y = 46.0
+BOX_WIDTH = 148.0
+BOX_HEIGHT = 48.0
 FOLD_WIDTH = 236.0
 FOLD_SHADOW = 3.0  # of the sheets behind a box that stands for many
 INSET = 2.5  # of a dashed line in a frame
-LINE_HEIGHT, FIRST_LINE, INDENT = 14.0, 15.0, 7.0
-NAME_SIZE, FIGURE_SIZE = 11.0, 10.0
+LINE_HEIGHT = 14.0
+FIRST_LINE = 15.0
+INDENT = 7.0
+NAME_SIZE = 11.0
+FIGURE_SIZE = 10.0
 LEGEND_HEIGHT = 22.0
 SWATCH = 12.0
 TITLE_PARENTS = 5
@@ -56,6 +62,15 @@ SINGULAR = {
 }
 
 
+class _Place(NamedTuple):
+    """Where a box stands, and how large it is."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class _Line(NamedTuple):
     """How an edge is drawn; edges that are drawn alike are one path."""
 
@@ -78,52 +93,47 @@ class _Drawing:
 
     def __init__(self, folded: Folded) -> None:
         self._folded = folded
-        # Of each box: where it begins, how wide and how high it is.
-        self._places: dict[str, tuple[float, float, float, float]] = {}
-        widths = [sum(_widths(row)) + GAP_X * (len(row) - 1) for row in folded.rows]
+        self._places: dict[str, _Place] = {}
+        widths = [_row_width(_widths(row)) for row in folded.rows]
         self._width = max([LEAST_WIDTH, *widths]) + 2 * MARGIN
+        self._bottom = MARGIN
         y = MARGIN
         for row in folded.rows:
-            y = self._place_row(row, y) + GAP_Y
-        self._bottom = y - GAP_Y if folded.rows else MARGIN
+            self._bottom = self._place_row(row, y)
+            y = self._bottom + GAP_Y
 
     def _place_row(self, row: Sequence[Box], y: float) -> float:
         """Place the boxes of a row in the middle; return where the row ends."""
         widths = _widths(row)
-        x = (self._width - sum(widths) - GAP_X * (len(row) - 1)) / 2
-        height = max(map(_height, row))
+        x = (self._width - _row_width(widths)) / 2
+        bottom = y
         for box, width in zip(row, widths, strict=True):
-            self._places[box.id] = (x, y, width, _height(box))
+            height = _height(box)
+            self._places[box.id] = _Place(x, y, width, height)
             x += width + GAP_X
-        return y + height
+            bottom = max(bottom, y + height)
+        return bottom
 
     def draw(self, label: str) -> str:
         """Draw all: edges first, so that boxes stand before them."""
-        boxes = [box for row in self._folded.rows for box in row]
+        boxes: list[Box] = []
+        for row in self._folded.rows:
+            boxes += row
         content = self._draw_edges(self._folded.edges)
-        content += [self._draw_box(box) for box in boxes]
+        for box in boxes:
+            content.append(self._draw_box(box))
         content += self._draw_legend(boxes)
         return svg.picture(self._width, self._bottom, f"Graph of a run: {label}", content)
 
     # -- boxes
 
     def _draw_box(self, box: Box) -> Html:
+        place = self._places[box.id]
         if isinstance(box, Fold):
-            return self._draw_fold(box)
-        x, y, width, height = self._places[box.id]
-        frame = _draw_frame(x, y, width, height, _fill(box), box)
-        return svg.group(_title(box), *frame, _draw_lines(x, y, width, height, describe_node(box)))
-
-    def _draw_fold(self, box: Fold) -> Html:
-        x, y, width, height = self._places[box.id]
-        fill = _fill_of_fold(box)
-        sheets: list[Html] = []
-        for sheet in (2, 1):
-            shift = sheet * FOLD_SHADOW
-            sheets += _draw_frame(x + shift, y + shift, width, height, fill, box)[:1]
-        frame = _draw_frame(x, y, width, height, fill, box)
-        lines = _draw_lines(x, y, width, height, [[line] for line in box.lines])
-        return svg.group("\n".join(box.lines), *sheets, *frame, lines)
+            return _draw_fold(box, place)
+        frame = _draw_frame(place, _fill(box), box)
+        lines = _draw_lines(place, describe_node(box))
+        return svg.group(_title(box), *frame, lines)
 
     # -- edges
 
@@ -136,23 +146,26 @@ class _Drawing:
         return [_draw_path("".join(paths[line]), line) for line in sorted(paths)]
 
     def _bend(self, edge: Edge) -> str:
-        x, y, width, height = self._places[edge.start]
-        to_x, to_y, to_width, _ = self._places[edge.end]
-        x, y, to_x = x + width / 2, y + height, to_x + to_width / 2
-        middle = (y + to_y) / 2
-        return (
-            f"M{x:.0f} {y:.0f}C{x:.0f} {middle:.0f} {to_x:.0f} {middle:.0f} {to_x:.0f} {to_y:.0f}"
-        )
+        """Draw a curve from the middle of a box's lower side to that of another's upper side."""
+        start = self._places[edge.start]
+        end = self._places[edge.end]
+        from_x = f"{start.x + start.width / 2:.0f}"
+        from_y = start.y + start.height
+        to_x = f"{end.x + end.width / 2:.0f}"
+        middle = f"{(from_y + end.y) / 2:.0f}"
+        return f"M{from_x} {from_y:.0f}C{from_x} {middle} {to_x} {middle} {to_x} {end.y:.0f}"
 
     # -- legend
 
     def _draw_legend(self, boxes: Sequence[Box]) -> list[Html]:
         """Explain the colours and lines that are there; set how far down it goes."""
-        x, y = MARGIN, self._bottom + MARGIN
+        x = MARGIN
+        y = self._bottom + MARGIN
         drawn: list[Html] = []
         for entry in _list_entries(boxes, self._folded.edges):
             if x > MARGIN and x + entry.width > self._width:
-                x, y = MARGIN, y + LEGEND_HEIGHT
+                x = MARGIN
+                y += LEGEND_HEIGHT
             drawn += entry.draw(x, y)
             x += entry.width
         self._bottom = y + LEGEND_HEIGHT
@@ -176,14 +189,19 @@ class _Entry:
         """Draw it."""
         name = svg.text(x + SWATCH + 6, y + 10, self.name, fill=svg.NOTE)
         if self.line is not None:
-            return [_draw_path(f"M{x:.0f} {y + 6:.0f}h{SWATCH + 2:.0f}", self.line), name]
+            line = f"M{x:.0f} {y + 6:.0f}h{SWATCH + 2:.0f}"
+            return [_draw_path(line, self.line), name]
+        fill = FILLS[self.key]
         stroke = STROKES.get(self.key, svg.LINE)
-        return [svg.box(x, y, SWATCH, SWATCH, fill=FILLS[self.key], stroke=stroke, rx="2"), name]
+        return [svg.box(x, y, SWATCH, SWATCH, fill=fill, stroke=stroke, rx="2"), name]
 
 
 def _list_entries(boxes: Sequence[Box], edges: Sequence[Edge]) -> list[_Entry]:
     """List what is to be explained."""
-    entries = [_Entry(SINGULAR.get(key) or STATUSES[key], key) for key in _keys_of(boxes)]
+    entries: list[_Entry] = []
+    for key in _keys_of(boxes):
+        name = SINGULAR.get(key) or STATUSES[key]
+        entries.append(_Entry(name, key))
     if any(edge.is_critical for edge in edges):
         entries.append(_Entry("took longest", line=_Line(is_critical=True)))
     if any(box.about for box in boxes):
@@ -198,6 +216,10 @@ def _widths(row: Sequence[Box]) -> list[float]:
     room = WIDTH - 2 * MARGIN - folds * FOLD_WIDTH - GAP_X * (len(row) - 1)
     width = min(BOX_WIDTH, room / max(1, nodes))
     return [FOLD_WIDTH if isinstance(box, Fold) else width for box in row]
+
+
+def _row_width(widths: Sequence[float]) -> float:
+    return sum(widths) + GAP_X * (len(widths) - 1)
 
 
 def _height(box: Box) -> float:
@@ -217,7 +239,9 @@ def _key_of(node: GraphNode) -> str:
 
 def _fill_of_fold(box: Fold) -> str:
     types = {node.type for node in box.nodes}
-    return FILLS.get(types.pop(), "#ffffff") if len(types) == 1 else "#efefef"
+    if len(types) > 1:
+        return "#efefef"
+    return FILLS.get(types.pop(), "#ffffff")
 
 
 def _keys_of(boxes: Sequence[Box]) -> list[str]:
@@ -231,42 +255,67 @@ def _keys_of(boxes: Sequence[Box]) -> list[str]:
     return [key for key in FILLS if key in keys]
 
 
-def _draw_frame(x: float, y: float, width: float, height: float, fill: str, box: Box) -> list[Html]:
+def _draw_fold(box: Fold, place: _Place) -> Html:
+    fill = _fill_of_fold(box)
+    sheets: list[Html] = []
+    for sheet in (2, 1):
+        shift = sheet * FOLD_SHADOW
+        behind = place._replace(x=place.x + shift, y=place.y + shift)
+        sheets += _draw_frame(behind, fill, box)[:1]  # no dashes
+    frame = _draw_frame(place, fill, box)
+    lines = _draw_lines(place, [[line] for line in box.lines])
+    return svg.group("\n".join(box.lines), *sheets, *frame, lines)
+
+
+def _draw_frame(place: _Place, fill: str, box: Box) -> list[Html]:
     """Draw the frame of a box; that of what may not be there has a dashed line in it."""
     status = "" if isinstance(box, Fold) else box.status
-    stroke, stroke_width = STROKES.get(status, svg.LINE), "2" if status in STROKES else None
-    place = (x, y, width, height)
+    stroke = STROKES.get(status, svg.LINE)
+    stroke_width = "2" if status in STROKES else None
     frame = svg.box(*place, fill=fill, rx="5", stroke=stroke, stroke_width=stroke_width)
     if not box.about:
         return [frame]
+    x, y, width, height = place
     inside = (x + INSET, y + INSET, width - 2 * INSET, height - 2 * INSET)
     dashes = svg.box(*inside, fill="none", rx="3", stroke=svg.DASHES, stroke_dasharray="4 3")
     return [frame, dashes]
 
 
-def _draw_lines(
-    x: float, y: float, width: float, height: float, lines: Sequence[Sequence[str]]
-) -> Html:
+def _draw_lines(place: _Place, lines: Sequence[Sequence[str]]) -> Html:
     """Write the lines of a box, each in the words that fit; what does not fit is cut off."""
-    room = width - 2 * INDENT + 2
+    room = place.width - 2 * INDENT + 2
     drawn: list[Html] = []
-    for number, variants in enumerate(filter(None, lines)):
-        size = FIGURE_SIZE if number else NAME_SIZE
-        # The end of the name of a sub-run's node says more than the beginning.
-        shown = svg.fit_first(variants, room, size, keep_end=number == 0)
-        at = FIRST_LINE + number * LINE_HEIGHT
-        font = f"{size:.0f}" if number else None
-        drawn.append(svg.text(INDENT, at, shown, font_size=font))
-    size_of = {"width": f"{width - 2:.1f}", "height": f"{height:.1f}"}
-    return element("svg", *drawn, x=f"{x:.1f}", y=f"{y:.1f}", **size_of)
+    y = FIRST_LINE
+    for variants in filter(None, lines):
+        if not drawn:
+            # The end of the name of a sub-run's node says more than the beginning.
+            name = svg.fit_first(variants, room, NAME_SIZE, keep_end=True)
+            drawn.append(svg.text(INDENT, y, name))
+        else:
+            figure = svg.fit_first(variants, room, FIGURE_SIZE)
+            drawn.append(svg.text(INDENT, y, figure, font_size=f"{FIGURE_SIZE:.0f}"))
+        y += LINE_HEIGHT
+    return element(
+        "svg",
+        *drawn,
+        x=f"{place.x:.1f}",
+        y=f"{place.y:.1f}",
+        width=f"{place.width - 2:.1f}",
+        height=f"{place.height:.1f}",
+    )
 
 
 def _draw_path(path: str, line: _Line) -> Html:
+    stroke_width = None
+    if line.is_critical:
+        stroke_width = "2.4"
+    elif line.is_joined:
+        stroke_width = "1.7"
     return svg.path(
         path,
         fill="none",
         stroke=svg.EMPHASIS if line.is_critical else svg.LINE,
-        stroke_width="2.4" if line.is_critical else "1.7" if line.is_joined else None,
+        stroke_width=stroke_width,
         stroke_dasharray="4 3" if line.about else None,
     )
 
@@ -276,13 +325,26 @@ def _title(node: GraphNode) -> str:
     _, read, _ = describe_node(node)
     lines = [node.id, SINGULAR.get(node.type, node.type), *read[:1]]
     if node.status and node.type != "recalled":
-        begin, end = svg.show_seconds(node.start), svg.show_seconds(node.start + node.seconds)
-        lines.append(f"{svg.show_seconds(node.seconds)}, from {begin} to {end}")
-    lines += describe_form(node) or ([f"form: {node.form}"] if node.form else [])
+        seconds = svg.show_seconds(node.seconds)
+        start = svg.show_seconds(node.start)
+        end = svg.show_seconds(node.start + node.seconds)
+        lines.append(f"{seconds}, from {start} to {end}")
+    form = describe_form(node)
+    if form:
+        lines += form
+    elif node.form:
+        lines.append(f"form: {node.form}")
     if node.status:
         lines.append(STATUSES.get(node.status, node.status))
     if node.parents:
-        shown = ", ".join(node.parents[:TITLE_PARENTS])
-        more = len(node.parents) - TITLE_PARENTS
-        lines.append(f"after {shown}" + (f" and {more:,} more" if more > 0 else ""))
+        lines.append(f"after {_name_parents(node.parents)}")
     return "\n".join(lines)
+
+
+def _name_parents(parents: Sequence[str]) -> str:
+    """Name the first parents, and count the others."""
+    named = ", ".join(parents[:TITLE_PARENTS])
+    more = len(parents) - TITLE_PARENTS
+    if more > 0:
+        return f"{named} and {more:,} more"
+    return named

@@ -175,10 +175,12 @@ def table(
     for row in listed:
         cells: list[Html] = []
         for place, value in enumerate(row):
-            cells.append(_cell(value, most, "th" if place < row_headers else "td"))
+            name = "th" if place < row_headers else "td"
+            cells.append(_cell(value, most, name))
         body.append(element("tr", *cells))
     inside.append(element("tbody", *body))
-    return element("div", element("table", *inside, **attributes), class_="amr-scroll")
+    whole = element("table", *inside, **attributes)
+    return element("div", whole, class_="amr-scroll")
 
 
 def named_values(rows: Iterable[tuple[str, object]], most: int = TEXT_CHARACTERS) -> Html:

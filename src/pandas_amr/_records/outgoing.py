@@ -61,9 +61,13 @@ class Outgoing:
 
 
 def _write_labels(labels: Sequence[Hashable]) -> str:
-    texts = [escape_unprintable(repr(label))[:LABEL_CHARACTERS] for label in labels[:MOST_LABELS]]
-    if len(labels) > len(texts):
-        texts.append(f"and {len(labels) - len(texts)} more")
+    texts: list[str] = []
+    for label in labels[:MOST_LABELS]:
+        text = escape_unprintable(repr(label))
+        texts.append(text[:LABEL_CHARACTERS])
+    more = len(labels) - len(texts)
+    if more:
+        texts.append(f"and {more} more")
     return ", ".join(texts) or "none"
 
 
@@ -73,13 +77,13 @@ def _write_request(body: Mapping[str, Any] | None) -> list[str]:
         return []
     lines = [f"first request{_write_form(body)}; requests() gives it whole:"]
     for message in body.get("messages", ()):
-        lines.append(f"  {escape_unprintable(str(message['role']))}:")
-        shown = shorten_lines(
-            str(message.get("content") or ""),
-            most_lines=MESSAGE_LINES,
-            most_characters=LINE_CHARACTERS,
-        )
-        lines += [f"    {line}" for line in shown]
+        role = escape_unprintable(str(message["role"]))
+        content = str(message.get("content") or "")
+        lines.append(f"  {role}:")
+        for line in shorten_lines(
+            content, most_lines=MESSAGE_LINES, most_characters=LINE_CHARACTERS
+        ):
+            lines.append(f"    {line}")
     return lines
 
 
@@ -92,4 +96,6 @@ def _write_form(body: Mapping[str, Any]) -> str:
     names = [str(tool["function"]["name"]) for tool in body.get("tools", ())]
     if names:
         parts.append(f"tools {', '.join(names)}")
-    return escape_unprintable(f" ({'; '.join(parts)})") if parts else ""
+    if not parts:
+        return ""
+    return escape_unprintable(f" ({'; '.join(parts)})")

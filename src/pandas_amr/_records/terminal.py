@@ -37,9 +37,10 @@ def shorten_lines(text: str, *, most_lines: int, most_characters: int) -> list[s
     for line in lines[:most_lines]:
         cut = line[:most_characters]
         rest = len(line) - len(cut)
-        shown.append(
-            escape_unprintable(cut) + (f" ... {counted(rest, 'more character')}" if rest else "")
-        )
+        safe = escape_unprintable(cut)
+        if rest:
+            safe += f" ... {counted(rest, 'more character')}"
+        shown.append(safe)
     more = len(lines) - len(shown)
     if more:
         shown.append(f"... {counted(more, 'more line')}")

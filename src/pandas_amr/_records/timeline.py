@@ -64,9 +64,11 @@ class Timeline:
                 columns["kind"].append(span.kind)
                 columns["start"].append(span.start)
                 columns["seconds"].append(span.end - span.start)
-        texts = {name: pd.Series(columns[name], dtype=object) for name in ("node", "kind")}
-        times = {name: pd.Series(columns[name], dtype=float) for name in ("start", "seconds")}
-        return pd.DataFrame(texts | times)
+        types = {"node": object, "kind": object, "start": float, "seconds": float}
+        frame: dict[str, pd.Series] = {}
+        for name, values in columns.items():
+            frame[name] = pd.Series(values, dtype=types[name])
+        return pd.DataFrame(frame)
 
     def to_svg(self) -> str:
         """Draw a lane per node; of many nodes, how many did what, and those that stand out."""

@@ -58,8 +58,11 @@ class Wait:
         return self.span.end - self.span.start
 
     def __str__(self) -> str:
-        since, name = show_seconds(self.span.start), shorten_name(self.node)
-        return f"{name}: {show_seconds(self.seconds)} {NAMES[self.span.kind]}, from {since}"
+        name = shorten_name(self.node)
+        seconds = show_seconds(self.seconds)
+        kind = NAMES[self.span.kind]
+        start = show_seconds(self.span.start)
+        return f"{name}: {seconds} {kind}, from {start}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -78,16 +79,20 @@ def make_lanes(
     outer = _find_outer(str(node["id"]) for node in listed)
     lanes: list[Lane] = []
     for node in listed:
-        name = str(node["id"])
-        start = float(node["start"])
-        end = start + float(node["seconds"])
         if node["type"] == "recalled":
             continue
-        rest = COMPUTE if node["type"] == COMPUTE else OTHER
+        name = str(node["id"])
+        status = str(node["status"])
+        start = float(node["start"])
+        end = start + float(node["seconds"])
+        rest = OTHER
         if name in outer:
             rest = INSIDE
-        flat = fill_gaps(flatten(spans.get(name, ())), start, end, rest)
-        lanes.append(Lane(name, str(node["status"]), start, end, tuple(flat)))
+        elif node["type"] == COMPUTE:
+            rest = COMPUTE
+        flat = flatten(spans.get(name, ()))
+        filled = fill_gaps(flat, start, end, rest)
+        lanes.append(Lane(name, status, start, end, tuple(filled)))
     lanes.sort(key=_start_of)
     return lanes
 
@@ -116,8 +121,10 @@ def flatten(spans: Sequence[Span]) -> Spans:
         [('code', 0, 1), ('model', 1, 3), ('code', 3, 4)]
     """
     ordered = sorted(spans, key=_by_time)
-    overlap = any(one.end > two.start for one, two in itertools.pairwise(ordered))
-    return _sweep(ordered) if overlap else ordered
+    for one, two in itertools.pairwise(ordered):
+        if one.end > two.start:
+            return _sweep(ordered)
+    return ordered
 
 
 def _by_time(span: Span) -> tuple[float, float]:
@@ -136,7 +143,8 @@ def _sweep(ordered: Spans) -> Spans:
     before = 0.0
     for moment, change, kind in moments:
         if running and moment > before:
-            _append(flat, Span(min(running, key=RANKS.__getitem__), before, moment))
+            first = min(running, key=RANKS.__getitem__)
+            _append(flat, Span(first, before, moment))
         running[kind] = running.get(kind, 0) + change
         if not running[kind]:
             del running[kind]
@@ -146,10 +154,12 @@ def _sweep(ordered: Spans) -> Spans:
 
 def _append(flat: Spans, span: Span) -> None:
     """Append a span; it is joined with the last one if that is of the same kind, and ends here."""
-    if flat and flat[-1].kind == span.kind and flat[-1].end == span.start:
-        flat[-1] = Span(span.kind, flat[-1].start, span.end)
-    else:
-        flat.append(span)
+    if flat:
+        last = flat[-1]
+        if last.kind == span.kind and last.end == span.start:
+            flat[-1] = Span(span.kind, last.start, span.end)
+            return
+    flat.append(span)
 
 
 def fill_gaps(flat: Sequence[Span], start: float, end: float, kind: str) -> Spans:
@@ -162,7 +172,8 @@ def fill_gaps(flat: Sequence[Span], start: float, end: float, kind: str) -> Span
     filled: Spans = []
     at = start
     for span in flat:
-        begin, until = max(span.start, at), min(span.end, end)
+        begin = max(span.start, at)
+        until = min(span.end, end)
         if until <= begin:
             continue
         if begin > at:
@@ -184,16 +195,20 @@ def bin_spans(spans: Sequence[Span], start: float, end: float, bins: int) -> lis
     width = (end - start) / bins
     if width <= 0:
         return [""] * bins
-    sums: list[dict[str, float]] = [{} for _ in range(bins)]
+    sums: list[defaultdict[str, float]] = [defaultdict(float) for _ in range(bins)]
     for span in spans:
-        first = max(0, int((span.start - start) / width))
-        last = min(bins - 1, int((span.end - start) / width))
-        for place in range(first, last + 1):
+        first = int((span.start - start) / width)
+        last = int((span.end - start) / width)
+        for place in range(max(0, first), min(bins, last + 1)):
             left = start + place * width
-            inside = min(span.end, left + width) - max(span.start, left)
+            right = left + width
+            inside = min(span.end, right) - max(span.start, left)
             if inside > 0:
-                sums[place][span.kind] = sums[place].get(span.kind, 0.0) + inside
-    return [max(one, key=one.__getitem__) if one else "" for one in sums]
+                sums[place][span.kind] += inside
+    most: list[str] = []
+    for by_kind in sums:
+        most.append(max(by_kind, key=by_kind.__getitem__, default=""))
+    return most
 
 
 def count_running(lanes: Sequence[Lane], end: float, bins: int) -> dict[str, list[float]]:

@@ -54,6 +54,8 @@ def _write_lane(lane: Lane, end: float) -> str:
     bins = bin_spans(lane.spans, 0.0, end, BAR_COLUMNS)
     bar = "".join(LETTERS.get(kind, " ") for kind in bins)
     name = escape_unprintable(shorten_name(lane.name))
-    padding = " " * max(0, NAME_COLUMNS - count_columns(name))
-    status = f" {lane.status}" if lane.status != "ok" else ""
-    return f"{name}{padding} |{bar}| {show_seconds(lane.seconds)}{status}"
+    padding = " " * (NAME_COLUMNS - count_columns(name))  # none if the name is longer
+    outcome = show_seconds(lane.seconds)
+    if lane.status != "ok":
+        outcome = f"{outcome} {lane.status}"
+    return f"{name}{padding} |{bar}| {outcome}"

@@ -260,8 +260,12 @@ class Budget(CopiedHere):
 
     def _limits(self) -> dict[str, Any]:
         """Give the arguments that are not None, by name."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        limits: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None:
+                limits[entry.name] = value
+        return limits
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self._limits().items())

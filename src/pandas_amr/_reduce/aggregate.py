@@ -66,16 +66,19 @@ async def _write_column(
 ) -> ReduceOutcome:
     """Have agents write one column: a value, or one per group."""
     job = trees.spec.job
-    agent, label = function_of(how), column_of(name, how)
-    rows = replace(rows, findings=column(rows.table, label).to_frame(str(label)))
+    agent = function_of(how)
+    label = column_of(name, how)
+    findings = column(rows.table, label).to_frame(str(label))
+    rows = replace(rows, findings=findings)
     if not job.maps:  # the agents read this column of the frame only
         place = list(job.frame.columns).index(label)
         trees = replace(trees, units=trees.units.with_columns((place,)))
     task = ReduceTask(agent.text, str, agent)
     if job.by is not None:
         groups = await trees.write_groups(rows, task, prefix=f"{name}-")
+        written = groups.output.iloc[:, 0].rename(name)
         sources = tuple(part._replace(column=name) for part in groups.sources)
-        return ReduceOutcome(groups.output.iloc[:, 0].rename(name), sources)
+        return ReduceOutcome(written, sources)
     return await _write_value(trees, rows, task, name)
 
 
@@ -91,7 +94,8 @@ async def _write_value(
         return ReduceOutcome(None)
     if reduction is None:
         return ReduceOutcome(None)
-    return ReduceOutcome(reduction.value, (PartSources(name, reduction.support),))
+    sources = PartSources(name, reduction.support)
+    return ReduceOutcome(reduction.value, (sources,))
 
 
 def convert_to_output(spec: Spec, state: State, value: object) -> Any:

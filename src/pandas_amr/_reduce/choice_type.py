@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._reduce.choice import Choice, Condition
@@ -17,9 +14,10 @@ from pandas_amr._units.cells import make_reader_keys
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._agent.submission import Answer
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
     from pandas_amr._findings.inputs import ReduceInput
 
 MOST_FIELDS = 200  # that an agent is shown; more would fill its window
-
-# A column's label, its values, whether an agent may see them, and the column of all rows.
-Column: TypeAlias = tuple[Hashable, pd.Series, bool, pd.Series]
 
 WRITTEN = "written"  # in place of a function: nothing computes the number
 OF_ROWS = ("count", "share", "percent")  # of rows, or of those that have a value in a field
@@ -40,6 +35,22 @@ FUNCTIONS: Mapping[type, tuple[str, ...]] = {
 }
 CHOICE_KEYS = frozenset({"field", "function", "condition"})
 CONDITION_KEYS = frozenset({"field", "comparison", "value"})
+
+
+class Column(NamedTuple):
+    """A column that a number can be computed from.
+
+    Attributes:
+        label: the column's.
+        values: in the rows that are reduced.
+        is_shown: whether an agent may see its values.
+        source: the column of all rows.
+    """
+
+    label: Hashable
+    values: pd.Series
+    is_shown: bool
+    source: pd.Series
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,19 +82,17 @@ class Fields:
         """Make fields of columns, under the names that reduce agents read.
 
         Args:
-            columns: each column's label, its values, whether they may be shown, and the column of
-                all rows. Those that reduce agents read come first.
+            columns: those that reduce agents read come first.
             number: the type of the number that is asked for.
             rows: which rows have a finding.
             counted: whether reduce agents read how many equal rows there are.
         """
-        keys = make_reader_keys([label for label, *_ in columns], counted=counted)
+        keys = make_reader_keys([column.label for column in columns], counted=counted)
+        shown_columns = columns[:MOST_FIELDS]
         fields: dict[str, Field] = {}
-        for key, (_, values, is_shown, source) in zip(
-            keys[:MOST_FIELDS], columns[:MOST_FIELDS], strict=True
-        ):
-            fields[key] = Field(key, values, is_shown, source)
-        return cls(fields, number, rows, max(0, len(columns) - MOST_FIELDS))
+        for key, column in zip(keys[:MOST_FIELDS], shown_columns, strict=True):
+            fields[key] = Field(key, column.values, column.is_shown, column.source)
+        return cls(fields, number, rows, left_out=len(columns) - len(shown_columns))
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -108,21 +117,25 @@ class Fields:
         for one in self.fields.values():
             shape = json.dumps([one.comparisons, one.value_schema])
             alike.setdefault(shape, []).append(one)
-        conditions = [_condition_schema(fields) for fields in alike.values()]
-        condition = conditions[0] if len(conditions) == 1 else {"anyOf": conditions}
+        schemas = [_condition_schema(fields) for fields in alike.values()]
+        condition = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        conditions = {"type": "array", "items": condition}
         names = {"type": "string", "enum": list(self.fields)}
         return object_schema(
             {
                 "field": {"anyOf": [names, null]},
                 "function": {"type": "string", "enum": [*self.functions, WRITTEN]},
-                "condition": {"anyOf": [{"type": "array", "items": condition}, null]},
+                "condition": {"anyOf": [conditions, null]},
             }
         )
 
     @property
     def shown_rows(self) -> list[int]:
         """The rows, by number, of which the agent sees a value."""
-        return sorted({row for one in self.fields.values() for row in one.shown_rows})
+        rows: set[int] = set()
+        for one in self.fields.values():
+            rows.update(one.shown_rows)
+        return sorted(rows)
 
     @property
     def lines(self) -> list[str]:
@@ -151,8 +164,8 @@ class Fields:
             raise InvalidOutput("`condition` is a list of conditions that all must hold, or null")
         chosen_field = None
         if output.get("field") is not None:
-            chosen_field = self._find_field(output["field"], "`field`")
-            chosen_field = self.computed.get(chosen_field.key, chosen_field)
+            shown_field = self._find_field(output["field"], "`field`")
+            chosen_field = self.computed.get(shown_field.key, shown_field)
         read_conditions = tuple(self._read_condition(one) for one in conditions or ())
         choice = Choice(function, chosen_field, read_conditions, self.rows)
         self._check_function(choice)
@@ -174,7 +187,8 @@ class Fields:
                 "a condition has `field`, `comparison` and `value`, and nothing beside them"
             )
         one = self._find_field(output["field"], "a condition's `field`")
-        comparison, value = output["comparison"], output.get("value")
+        comparison = output["comparison"]
+        value = output.get("value")
         if comparison not in one.comparisons:
             names = ", ".join(one.comparisons)
             raise InvalidOutput(f"the condition on {one.key!r} compares by one of {names}")

@@ -179,19 +179,23 @@ class Field:
         """The rows, by number, of which the agent sees a value that is not that of many rows."""
         if not self.is_shown:
             return []
-        described = self._describe_values()
-        shown = [*described.pop("choices", ()), *described.pop("values", ()), *described.values()]
-        return find_rows_holding(self.column, [cell(value) for value in shown], SHOWN_CHARACTERS)
+        shown: list[Any] = []
+        for description in self._describe_values().values():
+            if isinstance(description, list):  # choices, or texts
+                shown += description
+            else:
+                shown.append(description)
+        cells = [cell(value) for value in shown]
+        return find_rows_holding(self.column, cells, SHOWN_CHARACTERS)
 
     def _list_frequent(self) -> list[str]:
         """List its most frequent values in some rows from all over the table."""
         sample = self.column
         if len(sample):
             sample = sample.iloc[spread(len(sample), SAMPLED_ROWS)]
-        counts = Counter(str(cell(value)) for value in sample.tolist() if not is_missing(value))
-        return [
-            shorten_text(text, SHOWN_CHARACTERS) for text, _ in counts.most_common(SHOWN_VALUES)
-        ]
+        texts = [str(cell(value)) for value in sample.tolist() if not is_missing(value)]
+        frequent = Counter(texts).most_common(SHOWN_VALUES)
+        return [shorten_text(text, SHOWN_CHARACTERS) for text, _ in frequent]
 
     @cached_property
     def cells(self) -> list[Any]:
@@ -282,7 +286,9 @@ class Field:
         """Take any text, since a column can hold any; but not another spelling of one in it."""
         text = str(self._check(value, "a text", fits=isinstance(value, str)))
         texts = {str(one) for one in self.cells if one is not None}
-        if text not in texts and _fold(text) in {_fold(one) for one in texts}:
+        if text in texts:
+            return text
+        if _fold(text) in {_fold(one) for one in texts}:
             raise InvalidOutput(
                 f"the condition on {self.key!r} names a text that no row has; some rows have one "
                 "that differs from it only in upper and lower case, or in spaces"
@@ -322,7 +328,8 @@ def is_single_precision(dtype: Any) -> bool:
 
 
 def _infer_kind(column: pd.Series) -> Kind:
-    kind = INFERRED_KINDS.get(pd.api.types.infer_dtype(column, skipna=True), "nested")
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    kind = INFERRED_KINDS.get(inferred, "nested")
     if kind == "date and time" and column.dtype == object:
         has_zone = {value.tzinfo is not None for value in column.tolist() if not is_missing(value)}
         if len(has_zone) != 1:  # times with a zone and times without one have no order

@@ -43,23 +43,33 @@ def render_frame_rows(
     services: Services, units: Units, rows: FindingRows, places: NDArray[np.int64]
 ) -> list[ReduceInput]:
     """Render the frame's own rows at some places, if nothing is mapped."""
-    inputs = make_row_inputs(units, rows.positions[places].tolist())
-    return [replace(one, nodes=services.parents(sorted(one.rows))) for one in inputs]
+    positions = rows.positions[places].tolist()
+    inputs: list[ReduceInput] = []
+    for one in make_row_inputs(units, positions):
+        nodes = services.parents(sorted(one.rows))
+        inputs.append(replace(one, nodes=nodes))
+    return inputs
 
 
 def render_findings(
     spec: Spec, state: State, units: Units, rows: FindingRows, places: NDArray[np.int64]
 ) -> list[ReduceInput]:
     """Render the findings of the rows at some places, without the rows that have none."""
-    has_findings = ~np.isin(rows.positions[places], rows_without_findings(state))
-    places = places[has_findings]
+    without = np.isin(rows.positions[places], rows_without_findings(state))
+    places = places[~without]
     shared_by = _group_equal_rows(spec, units, rows, places)
-    firsts = places[np.isin(rows.positions[places], list(shared_by))]
+    is_first = np.isin(rows.positions[places], list(shared_by))
+    firsts = places[is_first]
     findings = rows.findings.iloc[firsts]
-    columns = {label: _sent_array(spec, findings[label]) for label in findings.columns}
-    positions = rows.positions[firsts].tolist()
-    inputs = make_finding_inputs([(positions, columns)], shared_by.__getitem__)
-    return [replace(one, nodes=rows.made_by(min(one.rows))) for one in inputs]
+    columns: dict[str, Any] = {}
+    for label in findings.columns:
+        columns[label] = _sent_array(spec, findings[label])
+    part = (rows.positions[firsts].tolist(), columns)
+    inputs: list[ReduceInput] = []
+    for one in make_finding_inputs([part], shared_by.__getitem__):
+        nodes = rows.made_by(min(one.rows))
+        inputs.append(replace(one, nodes=nodes))
+    return inputs
 
 
 def _sent_array(spec: Spec, column: pd.Series) -> Any:
@@ -80,7 +90,8 @@ def _group_equal_rows(
     """
     is_shared = not any(label in spec.job.frame.columns for label in rows.findings.columns)
     by_unit: dict[int, list[int]] = {}
-    for position in dict.fromkeys(rows.positions[places].tolist()):
+    each_once = dict.fromkeys(rows.positions[places].tolist())
+    for position in each_once:
         unit = int(units.answered_by[position]) if is_shared else position
         by_unit.setdefault(unit, []).append(position)
     return {positions[0]: positions for positions in by_unit.values()}

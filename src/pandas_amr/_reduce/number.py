@@ -43,8 +43,10 @@ CHOICE_SAMPLE = 10  # findings that the choosing agent reads
 
 async def reduce_to_number(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
     """Compute the number as an agent says; have it written if nothing computes it."""
-    findings, count = trees.state.findings, len(trees.spec.job.frame)
-    if not count or (findings is not None and findings.rows_with(EMPTY) == count):
+    findings = trees.state.findings
+    count = len(trees.spec.job.frame)
+    all_empty = findings is not None and findings.rows_with(EMPTY) == count
+    if not count or all_empty:
         return ReduceOutcome(None)
     choice = await _ask_for_choice(trees, rows)
     if choice is None:
@@ -61,28 +63,29 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
     An agent that insists on a number of its own has seen a sample only. So the number is written
     from all findings.
     """
-    spec, services = trees.spec, trees.services
-    asked = await services.run_rendering(spec, _prepare_choice, trees, rows, size=0)
-    choice_type, notes, inputs = asked.type, asked.notes, asked.inputs
+    spec = trees.spec
+    services = trees.services
+    question = await services.run_rendering(spec, _prepare_choice, trees, rows, size=0)
     agent = make_reduce_agent(
         spec,
         services,
         trees.state,
-        asked.task,
-        notes=notes.text,
-        output=choice_type,
-        shown=_find_shown_rows(trees, rows, choice_type),
+        question.task,
+        notes=question.notes.text,
+        output=question.type,
+        shown=_find_shown_rows(trees, rows, question.type),
     )
     name = f"{services.prefix}{CHOOSE}"
-    nodes, size = map_nodes(services), len(rows.positions)
+    nodes = map_nodes(services)
+    size = len(rows.positions)
+    choice: Choice | None = None
     with services.trace.node("reduce", id=name, level=1, parents=nodes, units=size) as node:
-        choice: Choice | None = None
         try:
-            reduction = await agent.reduce(inputs, final=True, notes=notes)
+            reduction = await agent.reduce(question.inputs, final=True, notes=question.notes)
             node.usage = reduction.usage
             choice = reduction.value
         except InvalidOutput:
-            if not choice_type.insists:
+            if not question.type.insists:
                 raise
     return choice
 
@@ -109,16 +112,16 @@ def _prepare_choice(trees: ReduceTrees, rows: FindingRows) -> _ChoiceQuestion:
 def _choice_task(spec: Spec, fields: Fields, rows: FindingRows) -> ReduceTask:
     """Return the task of the agent that says how the number is computed."""
     task = answer_task(spec).with_instruction_for(rows.findings, spec.job.redaction)
-    instruction = prompts.choice_instruction(
-        task.instruction, fields.functions, grouped=rows.by is not None
-    )
+    is_grouped = rows.by is not None
+    instruction = prompts.choice_instruction(task.instruction, fields.functions, grouped=is_grouped)
     return replace(task, instruction=instruction)
 
 
 def _describe_fields(fields: Fields, by: By | None) -> FixedNotes:
     """Describe the fields to the agent, and the keys of the groups."""
     keys = [] if by is None else [describe_key(key) for key in by.keys]
-    return FixedNotes(prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys))
+    lines = prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys)
+    return FixedNotes(lines)
 
 
 def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
@@ -135,8 +138,8 @@ def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
     if job.redaction is None:
         return make(columns)
     # Conditions compare with what the agent reads; what they select is computed from the rows.
-    shown = make([_sent_column(spec, column) for column in columns])
-    return replace(shown, computed=make(columns).fields)
+    sent = make([_sent_column(spec, column) for column in columns])
+    return replace(sent, computed=make(columns).fields)
 
 
 def _list_columns(job: Job, rows: FindingRows) -> list[Column]:
@@ -145,21 +148,24 @@ def _list_columns(job: Job, rows: FindingRows) -> list[Column]:
     if job.maps:
         for label in rows.findings.columns:
             finding = rows.findings[label]
-            columns.append((finding.name, finding, True, finding))
+            columns.append(Column(finding.name, finding, is_shown=True, source=finding))
     others = [place for place in range(len(job.frame.columns)) if place not in job.columns]
     for place in (*job.columns, *others):
-        label, source = job.frame.columns[place], job.frame.iloc[:, place]
-        columns.append((label, rows.table.iloc[:, place], place in job.columns, source))
+        label = job.frame.columns[place]
+        values = rows.table.iloc[:, place]
+        source = job.frame.iloc[:, place]
+        columns.append(Column(label, values, place in job.columns, source))
     return columns
 
 
 def _sent_column(spec: Spec, column: Column) -> Column:
     """Return a column as the agent reads it, if it may see its values."""
-    label, values, is_shown, source = column
-    redaction = spec.redaction_of(label)
-    if redaction is None or not is_shown:
+    redaction = spec.redaction_of(column.label)
+    if redaction is None or not column.is_shown:
         return column
-    return label, redaction.column(values), is_shown, redaction.column(source)
+    values = redaction.column(column.values)
+    source = redaction.column(column.source)
+    return column._replace(values=values, source=source)
 
 
 def _find_shown_rows(trees: ReduceTrees, rows: FindingRows, choice_type: ChoiceType) -> list[int]:
@@ -176,12 +182,14 @@ def _sample_inputs(trees: ReduceTrees, rows: FindingRows) -> list[ReduceInput]:
     All rows of a unit are rendered together, so that the finding says how many they are.
     """
     unit_of = trees.units.answered_by[rows.positions]
-    has_findings = ~np.isin(rows.positions, rows_without_findings(trees.state))
-    units = np.unique(unit_of[has_findings])
+    without = np.isin(rows.positions, rows_without_findings(trees.state))
+    units = np.unique(unit_of[~without])
     if len(units):
-        units = units[spread(len(units), CHOICE_SAMPLE)]
+        chosen = spread(len(units), CHOICE_SAMPLE)
+        units = units[chosen]
     places = np.flatnonzero(np.isin(unit_of, units))
-    return trees.render_inputs(rows, places)[:CHOICE_SAMPLE]
+    inputs = trees.render_inputs(rows, places)
+    return inputs[:CHOICE_SAMPLE]
 
 
 def _compute_choice(spec: Spec, state: State, rows: FindingRows, choice: Choice) -> ReduceOutcome:
@@ -190,8 +198,9 @@ def _compute_choice(spec: Spec, state: State, rows: FindingRows, choice: Choice)
     if rows.by is not None:
         return _compute_groups(spec, state, rows, choice, matches)
     places = _count_units_once(choice, matches, rows, np.arange(len(rows.positions)))
-    value = _convert(spec, state, choice, choice.compute(matches, places))
-    return ReduceOutcome(value, (_sources_of(rows, None, matches.select(places)),))
+    value = choice.compute(matches, places)
+    sources = _sources_of(rows, None, matches.select(places))
+    return ReduceOutcome(_convert(spec, state, choice, value), (sources,))
 
 
 def _compute_groups(
@@ -203,15 +212,17 @@ def _compute_groups(
     values: list[Any] = []
     sources: list[PartSources] = []
     for label, group in zip(index, groups, strict=True):
-        places = _count_units_once(choice, matches, rows, np.array(group, dtype=np.int64))
+        rows_of_group = np.array(group, dtype=np.int64)
+        places = _count_units_once(choice, matches, rows, rows_of_group)
         value = choice.compute(matches, places)
         if value is not None:
             value = _convert(spec, state, choice, value, group=f"group {label}: ")
         values.append(value)
         sources.append(_sources_of(rows, label, matches.select(places)))
-    name = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
     frame = join_group_outputs(values, index, spec.plan.output)
-    return ReduceOutcome(frame.set_axis([name], axis=1), tuple(sources))
+    name = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
+    named = frame.set_axis([name], axis=1)
+    return ReduceOutcome(named, tuple(sources))
 
 
 def _count_units_once(
@@ -225,13 +236,16 @@ def _count_units_once(
         return places
     if not rows.units.owns(choice.field.column.name):
         return places
-    met_first = places[np.argsort(~matches.is_met[places], kind="stable")]
+    order = np.argsort(~matches.is_met[places], kind="stable")
+    met_first = places[order]
     _, firsts = np.unique(rows.positions[met_first], return_index=True)
     return np.sort(met_first[firsts])
 
 
 def _sources_of(rows: FindingRows, group: object, places: NDArray[np.int64]) -> PartSources:
-    return PartSources(group, (Support(frozenset(rows.positions[places].tolist())),))
+    positions = rows.positions[places].tolist()
+    support = Support(frozenset(positions))
+    return PartSources(group, (support,))
 
 
 def _convert(spec: Spec, state: State, choice: Choice, value: object, group: str = "") -> Any:

@@ -19,8 +19,10 @@ def static_sizes(leaves: int, fan_in: int) -> list[int]:
         [26, 6, 2, 1]
     """
     sizes = [leaves]
-    while sizes[-1] > fan_in:
-        sizes.append(-(-sizes[-1] // fan_in))
+    nodes = leaves
+    while nodes > fan_in:
+        nodes = -(-nodes // fan_in)  # rounded up
+        sizes.append(nodes)
     return [*sizes, 1]
 
 
@@ -35,11 +37,19 @@ def level_calls(leaves: Sequence[bool], fan_in: int) -> list[int]:
     """
     calls: list[int] = []
     level = list(leaves)
-    for width in static_sizes(len(leaves), fan_in)[1:-1]:
-        nodes = [level[number * fan_in : (number + 1) * fan_in] for number in range(width)]
-        calls.append(sum(len(children) > 1 and any(children) for children in nodes))
-        level = [any(children) for children in nodes]
-    return [*calls, int(any(level))]
+    while len(level) > fan_in:
+        parents: list[bool] = []
+        calls_of_level = 0
+        for first in range(0, len(level), fan_in):
+            children = level[first : first + fan_in]
+            has_inputs = any(children)
+            if has_inputs and len(children) > 1:
+                calls_of_level += 1
+            parents.append(has_inputs)
+        calls.append(calls_of_level)
+        level = parents
+    final_calls = int(any(level))
+    return [*calls, final_calls]
 
 
 def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int, int]:
@@ -52,7 +62,8 @@ def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int
     if level + 2 == len(sizes):
         return 0, sizes[level]
     group = index // fan_in
-    return group, min(fan_in, sizes[level] - group * fan_in)
+    rest = sizes[level] - group * fan_in
+    return group, min(fan_in, rest)
 
 
 class _FreeSpace:
@@ -78,7 +89,8 @@ class _FreeSpace:
         self._free[node] -= tokens
         while node > 1:
             node //= 2
-            self._free[node] = max(self._free[2 * node], self._free[2 * node + 1])
+            left = 2 * node
+            self._free[node] = max(self._free[left], self._free[left + 1])
 
 
 def first_fit_decreasing(tokens: Sequence[int], budget: int) -> list[list[int]]:
@@ -95,12 +107,12 @@ def first_fit_decreasing(tokens: Sequence[int], budget: int) -> list[list[int]]:
     space = _FreeSpace(max(1, len(tokens)), budget)
     bins: list[list[int]] = []
     for item in order:
-        if tokens[item] > budget:
+        taken = tokens[item]
+        if taken > budget:
             place = len(bins)
             taken = budget + 1  # leaves less than no space: not even an empty item joins it
         else:
-            place = min(space.find_first(tokens[item]), len(bins))
-            taken = tokens[item]
+            place = min(space.find_first(taken), len(bins))
         if place == len(bins):
             bins.append([])
         bins[place].append(item)
@@ -123,5 +135,10 @@ def next_level(tokens: Sequence[int], budget: int) -> list[list[int]] | None:
     """
     if sum(tokens) <= budget:
         return None
-    groups = sorted(sorted(group) for group in first_fit_decreasing(tokens, budget))
-    return None if len(groups) == len(tokens) else groups
+    groups = first_fit_decreasing(tokens, budget)
+    if len(groups) == len(tokens):
+        return None
+    for group in groups:
+        group.sort()
+    groups.sort()
+    return groups

@@ -21,7 +21,8 @@ def take_first_ranked(spec: Spec, rows: FindingRows) -> ReduceOutcome:
     places = rank_places(spec, rows)
     positions: list[int] = rows.positions[places].tolist()
     items = tuple(Support(frozenset((position,))) for position in positions)
-    return ReduceOutcome(rows.table.iloc[places], (PartSources(None, items),))
+    sources = PartSources(None, items)
+    return ReduceOutcome(rows.table.iloc[places], (sources,))
 
 
 def rank_places(spec: Spec, rows: FindingRows) -> NDArray[np.int64]:

@@ -44,8 +44,9 @@ def make_outcome(reduction: Reduction | None, output: object) -> ReduceOutcome:
     """Convert what agents wrote into the answer of the type ``output``."""
     if reduction is None:
         return ReduceOutcome(None)
+    answer = shape_output(reduction.value, output)
     sources = PartSources(None, reduction.support)
-    return ReduceOutcome(shape_output(reduction.value, output), (sources,))
+    return ReduceOutcome(answer, (sources,))
 
 
 def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFrame:
@@ -57,12 +58,13 @@ def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFra
     """
     columns = _list_source_columns(sources)
     positions = np.array(columns["position"], dtype=np.int64)
+    labels = list(index.take(positions))
     frame = pd.DataFrame(
         {
             "group": pd.Series(columns["group"], dtype=object),
             "column": pd.Series(columns["column"], dtype=object),
             "item": np.array(columns["item"], dtype=np.int64),
-            "label": pd.Series(list(index.take(positions)), dtype=object),
+            "label": pd.Series(labels, dtype=object),
             "position": positions,
             "general": np.array(columns["general"], dtype=bool),
             "run": np.array(columns["run"], dtype=bool),
@@ -78,14 +80,20 @@ def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFra
 def _list_source_columns(sources: Sequence[PartSources]) -> dict[str, list[Any]]:
     """List each column's values: one per item and row behind it."""
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("group", "column", "item", "position", "general", "run")
+        "group": [],
+        "column": [],
+        "item": [],
+        "position": [],
+        "general": [],
+        "run": [],
     }
     for part in sources:
         for item, support in enumerate(part.items):
             positions = sorted(support.rows)
-            columns["group"] += [part.group] * len(positions)
-            columns["column"] += [part.column] * len(positions)
-            columns["item"] += [item] * len(positions)
+            count = len(positions)
+            columns["group"] += [part.group] * count
+            columns["column"] += [part.column] * count
+            columns["item"] += [item] * count
             columns["position"] += positions
             columns["general"] += [position in support.general for position in positions]
             columns["run"] += [position in support.runs for position in positions]

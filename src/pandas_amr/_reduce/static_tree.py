@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from pandas_amr._context.steps import ReduceSteps
 from pandas_amr._records.concurrency import is_cancelled
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from pandas_amr._reduce.agent import ReduceAgent
     from pandas_amr._reduce.notes import Notes
 
-# What a node reads of one child: the names of the nodes that made it, and the findings.
-Child: TypeAlias = "tuple[tuple[str, ...], list[ReduceInput]]"
+
+class Child(NamedTuple):
+    """What a node reads of one child: the names of the nodes that made it, and the findings."""
+
+    nodes: tuple[str, ...]
+    inputs: list[ReduceInput]
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class StaticTree:
 
     def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[ReduceInput]) -> None:
         """Take a leaf's findings; ``nodes`` made them."""
-        self._add_child(0, leaf, (nodes, inputs))
+        self._add_child(0, leaf, Child(nodes, inputs))
 
     @property
     def failed(self) -> bool:
@@ -125,7 +129,7 @@ class StaticTree:
                 name = f"{self.name}reduce-{level}-{index}"
                 with self.steps.node(level):
                     inputs = await self._combine(name, level, children)
-                self._add_child(level, index, ((name,), inputs))
+                self._add_child(level, index, Child((name,), inputs))
                 return
             with self.steps.node(level):
                 reduction = await self._answer(level, children)
@@ -174,12 +178,15 @@ class StaticTree:
 
 
 def _inputs_of(children: Sequence[Child]) -> list[ReduceInput]:
-    return [one for _, inputs in children for one in inputs]
+    inputs: list[ReduceInput] = []
+    for child in children:
+        inputs += child.inputs
+    return inputs
 
 
 def _parents_of(children: Sequence[Child]) -> tuple[str, ...]:
     """Name the nodes behind some children, each once: one may have made what several are."""
     names: dict[str, None] = {}
-    for nodes, _ in children:
-        names.update(dict.fromkeys(nodes))
+    for child in children:
+        names.update(dict.fromkeys(child.nodes))
     return tuple(names)

@@ -68,8 +68,11 @@ def _take_beginnings(
     """Take the beginnings of as many findings from all over as fit."""
     most = max(1, max_tokens // (NUMBER_TOKENS + LEAST_TOKENS))
     step = len(inputs) / most
-    taken = [inputs[int(number * step)] for number in range(min(most, len(inputs)))]
-    return [_truncate(one, LEAST_TOKENS, count) for one in taken]
+    beginnings: list[ReduceInput] = []
+    for number in range(min(most, len(inputs))):
+        one = inputs[int(number * step)]
+        beginnings.append(_truncate(one, LEAST_TOKENS, count))
+    return beginnings
 
 
 def _truncate(one: ReduceInput, max_tokens: int, count: TokenCounter) -> ReduceInput:
@@ -86,7 +89,8 @@ def _truncate(one: ReduceInput, max_tokens: int, count: TokenCounter) -> ReduceI
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
     """Return the largest number up to ``most`` that fits, by binary search; 0 if none does."""
-    low, high = 0, most
+    low = 0
+    high = most
     while low < high:
         middle = (low + high + 1) // 2
         if fits(middle):

@@ -45,13 +45,14 @@ class BatchEndpoints:
         router.add_get(f"{root}/batches/{{id}}", self._show_batch)
 
     async def _upload(self, http: web.Request) -> web.Response:
-        text, filename = _file_in_form(http.headers["Content-Type"], await http.read())
+        content_type = http.headers["Content-Type"]
+        body = await http.read()
+        text, filename = _file_in_form(content_type, body)
         return web.json_response(self._store_file(text, filename))
 
     def _store_file(self, text: str, filename: str | None = None) -> dict[str, Any]:
         name = f"file-{len(self._files)}"
-        self._files[name] = text
-        self._uploads[name] = {
+        upload = {
             "object": "file",
             "id": name,
             "bytes": len(text.encode()),
@@ -60,33 +61,43 @@ class BatchEndpoints:
             "purpose": "batch",
             "status": "processed",
         }
-        return self._uploads[name]
+        self._files[name] = text
+        self._uploads[name] = upload
+        return upload
 
     async def _list_files(self, http: web.Request) -> web.Response:
-        return self._list(list(self._uploads.values()), http)
+        files = list(self._uploads.values())
+        return self._list(files, http)
 
     async def _list_batches(self, http: web.Request) -> web.Response:
-        return self._list([_current_state(batch) for batch in self.batches.values()], http)
+        batches = [_current_state(batch) for batch in self.batches.values()]
+        return self._list(batches, http)
 
     def _list(self, entries: list[dict[str, Any]], http: web.Request) -> web.Response:
         if not self.batch_lists:
-            return web.json_response({"error": {"message": "method not allowed"}}, status=405)
+            return _refuse("method not allowed", 405)
         return web.json_response(_page(entries, http.query))
 
     async def _download(self, http: web.Request) -> web.Response:
-        return web.Response(text=self._files[http.match_info["id"]])
+        name = http.match_info["id"]
+        return web.Response(text=self._files[name])
 
     async def _create_batch(self, http: web.Request) -> web.Response:
         body = await http.json()
-        lines = [json.loads(line) for line in self._files[body["input_file_id"]].splitlines()]
+        lines = self._files[body["input_file_id"]].splitlines()
         answered: list[str] = []
         failed: list[str] = []
         for line in lines[: self.batch_answers]:
-            response = await self._answer_line(line)
-            entry = json.dumps({"custom_id": line["custom_id"], "response": response})
-            (answered if response["status_code"] == 200 else failed).append(entry)
+            entry = json.loads(line)
+            response = await self._answer_entry(entry)
+            result = json.dumps({"custom_id": entry["custom_id"], "response": response})
+            if response["status_code"] == 200:
+                answered.append(result)
+            else:
+                failed.append(result)
+        name = f"batch-{len(self.batches)}"
         batch = {
-            "id": f"batch-{len(self.batches)}",
+            "id": name,
             "object": "batch",
             "endpoint": body["endpoint"],
             "completion_window": "24h",
@@ -98,11 +109,11 @@ class BatchEndpoints:
             "polls": self.batch_polls,
             "ends": "completed" if len(lines) <= self.batch_answers else "expired",
         }
-        self.batches[batch["id"]] = batch
+        self.batches[name] = batch
         return web.json_response(_current_state(batch))
 
-    async def _answer_line(self, line: dict[str, Any]) -> dict[str, Any]:
-        request = ScriptedRequest(len(self.requests), line["body"])
+    async def _answer_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+        request = ScriptedRequest(len(self.requests), entry["body"])
         self.requests.append(request)
         answer = await self._answer(request)
         if isinstance(answer, Status):
@@ -111,14 +122,22 @@ class BatchEndpoints:
         return {"status_code": 200, "body": self._writer.write(request, answer)}
 
     def _store_lines(self, lines: list[str]) -> str | None:
-        return self._store_file("\n".join(lines))["id"] if lines else None
+        """Store the lines as a file, and return its id; no file if there are none."""
+        if not lines:
+            return None
+        name: str = self._store_file("\n".join(lines))["id"]
+        return name
 
     async def _show_batch(self, http: web.Request) -> web.Response:
         batch = self.batches.get(http.match_info["id"])
         if batch is None:
-            return web.json_response({"error": {"message": "no such batch"}}, status=404)
+            return _refuse("no such batch", 404)
         batch["polls"] -= 1
         return web.json_response(_current_state(batch))
+
+
+def _refuse(message: str, status: int) -> web.Response:
+    return web.json_response({"error": {"message": message}}, status=status)
 
 
 def _current_state(batch: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +153,9 @@ def _page(entries: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, 
     names = [entry["id"] for entry in newest_first]
     after = query.get("after")
     start = names.index(after) + 1 if after in names else 0
-    page = newest_first[start : start + int(query.get("limit", PAGE_SIZE))]
-    return {"object": "list", "data": page, "has_more": start + len(page) < len(entries)}
+    end = start + int(query.get("limit", PAGE_SIZE))
+    has_more = end < len(entries)
+    return {"object": "list", "data": newest_first[start:end], "has_more": has_more}
 
 
 def _file_in_form(content_type: str, body: bytes) -> tuple[str, str | None]:

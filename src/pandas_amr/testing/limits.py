@@ -31,15 +31,18 @@ class RateLimit:
     _buckets: dict[str, Bucket] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        now = time.monotonic()
         for kind, limit in (("requests", self.rpm), ("tokens", self.tpm)):
             if limit is not None:
-                burst = max(1.0, limit / 60 * self.burst_s)
-                self._buckets[kind] = Bucket(limit / 60, burst, burst, time.monotonic())
+                rate = limit / 60
+                burst = max(1.0, rate * self.burst_s)
+                self._buckets[kind] = Bucket(rate, burst, burst, now)
 
     def admits(self) -> bool:
         """Whether a request is within the limits now; if it is, count it."""
+        now = time.monotonic()
         for bucket in self._buckets.values():
-            bucket.refill(time.monotonic())
+            bucket.refill(now)
         for kind, bucket in self._buckets.items():
             if bucket.level < LEAST_LEVELS[kind]:
                 return False
@@ -56,9 +59,11 @@ class RateLimit:
         headers: dict[str, str] = {}
         if self.headers:
             for kind, bucket in self._buckets.items():
+                per_minute = bucket.rate * 60
+                remaining = max(0.0, bucket.level)
                 refill_s = max(0.0, (bucket.burst - bucket.level) / bucket.rate)
-                headers[f"x-ratelimit-limit-{kind}"] = f"{bucket.rate * 60:.0f}"
-                headers[f"x-ratelimit-remaining-{kind}"] = f"{max(0.0, bucket.level):.0f}"
+                headers[f"x-ratelimit-limit-{kind}"] = f"{per_minute:.0f}"
+                headers[f"x-ratelimit-remaining-{kind}"] = f"{remaining:.0f}"
                 headers[f"x-ratelimit-reset-{kind}"] = f"{refill_s * 1000:.0f}ms"
         if refused and self.retry_after:
             headers["retry-after-ms"] = f"{self._wait_s() * 1000:.0f}"
@@ -66,5 +71,7 @@ class RateLimit:
 
     def _wait_s(self) -> float:
         """Return how long it takes until every bucket has enough for one request."""
-        waits = [max(0.0, (1 - bucket.level) / bucket.rate) for bucket in self._buckets.values()]
-        return max(waits, default=0.0)
+        wait_s = 0.0
+        for bucket in self._buckets.values():
+            wait_s = max(wait_s, (1 - bucket.level) / bucket.rate)
+        return wait_s

@@ -84,7 +84,10 @@ class ScriptedRequest:
         units = self._fenced_lines("units")
         if units is None and self.schema == "finding":
             # The flat form has one unit, without a fence and without a number.
-            units = [loads(SCHEMA_IN_WORDS.split(text)[0]) for text in self._texts("user")[:1]]
+            units = []
+            for text in self._texts("user")[:1]:
+                unit, *_ = SCHEMA_IN_WORDS.split(text)
+                units.append(loads(unit))
         return [{"unit": 0, **unit} for unit in units or ()]
 
     @property

@@ -19,7 +19,7 @@ from pandas_amr._run.part_rows import PartNodes, plain_units, select_columns
 from pandas_amr._run.pipeline import make_read_units, may_dedupe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,11 +84,15 @@ def join_parts(
     base = make_read_units(spec) if are_here else plain_units(spec.job.frame)
     units, kept = _merge_equal(spec, base, stacked, are_here=are_here)
     findings = _make_findings(spec, units, stacked, kept)
+    failures: list[Failure] = []
     for number in sorted(outcomes):
-        _add_findings(findings, outcomes[number], starts[number])
+        outcome = outcomes[number]
+        start = starts[number]
+        _add_findings(findings, outcome, start)
+        failures += _move(outcome.failures, start)
     nodes = frozenset(f"map-part-{number}" for number in outcomes)
     made_by = PartNodes(starts[:-1] or [0], nodes)
-    return JoinedParts(spec, findings, _list_failures(outcomes, starts), made_by, starts)
+    return JoinedParts(spec, findings, failures, made_by, starts)
 
 
 def _make_findings(
@@ -96,13 +100,15 @@ def _make_findings(
 ) -> MapFindings:
     """Make the findings of the units that are kept, still without what was found."""
     kinds = finding_types(spec.job, spec.plan)
-    return MapFindings(
-        units,
-        {name: FindingStore(name, kinds[name]) for name in spec.job.names},
-        {name: column[kept] for name, column in stacked.statuses.items()},
-        {name: column[kept] for name, column in stacked.from_journal.items()},
-        only_list_type(list(kinds.values())),
-    )
+    stores: dict[str | None, FindingStore] = {}
+    statuses: dict[str | None, NDArray[np.object_]] = {}
+    from_journal: dict[str | None, NDArray[np.bool_]] = {}
+    for name in spec.job.names:
+        stores[name] = FindingStore(name, kinds[name])
+        statuses[name] = stacked.statuses[name][kept]
+        from_journal[name] = stacked.from_journal[name][kept]
+    record_type = only_list_type(list(kinds.values()))
+    return MapFindings(units, stores, statuses, from_journal, record_type)
 
 
 def _stack(spec: Spec, outcomes: Mapping[int, PartOutcome], rows: Sequence[int]) -> _Stacked:
@@ -121,9 +127,10 @@ def _stack(spec: Spec, outcomes: Mapping[int, PartOutcome], rows: Sequence[int])
         row_count += piece.rows
         unit_count += len(piece.asked)
     for name in spec.job.names:
-        of_map = [piece.maps[name] for piece in pieces]
-        stacked.statuses[name] = _concatenate([found.statuses for found in of_map], object)
-        stacked.from_journal[name] = _concatenate([found.from_journal for found in of_map], bool)
+        statuses = [piece.maps[name].statuses for piece in pieces]
+        from_journal = [piece.maps[name].from_journal for piece in pieces]
+        stacked.statuses[name] = _concatenate(statuses, object)
+        stacked.from_journal[name] = _concatenate(from_journal, bool)
     return stacked
 
 
@@ -135,20 +142,21 @@ def _concatenate(arrays: Sequence[NDArray[Any]], kind: type) -> NDArray[Any]:
 def _nothing_found(spec: Spec, rows: int) -> PartOutcome:
     """Make the outcome of a part of which nothing came."""
     units = np.arange(rows, dtype=np.int64)
-    found = MapOutcome(
-        units[:0], pa.table({}), np.full(rows, SKIPPED, dtype=object), np.zeros(rows, dtype=bool)
-    )
-    return PartOutcome(rows, units, units, dict.fromkeys(spec.job.names, found))
+    statuses = np.full(rows, SKIPPED, dtype=object)
+    from_journal = np.zeros(rows, dtype=bool)
+    found = MapOutcome(units[:0], pa.table({}), statuses, from_journal)
+    maps = dict.fromkeys(spec.job.names, found)
+    return PartOutcome(rows, units, units, maps)
 
 
 def _with_returned_columns(spec: Spec, outcomes: Mapping[int, PartOutcome]) -> Spec:
     """Make the call one about the columns that the parts have returned."""
-    returned = [outcomes[number] for number in sorted(outcomes)]
-    frames = [one.columns for one in returned if one.columns is not None]
-    if frames:
-        frame = pd.concat(frames)
-    else:
-        frame = spec.job.frame.iloc[:0]
+    frames: list[pd.DataFrame] = []
+    for number in sorted(outcomes):
+        columns = outcomes[number].columns
+        if columns is not None:
+            frames.append(columns)
+    frame = pd.concat(frames) if frames else spec.job.frame.iloc[:0]
     return replace(spec, job=select_columns(spec, frame))
 
 
@@ -171,13 +179,10 @@ def _merge_equal(
     if contents is not None:
         kept, places = _keep_first(contents, list(stacked.statuses.values()))
     asked = all_asked[kept]
-    units = replace(
-        base,
-        asked=asked,
-        answered_by=places[_concatenate(stacked.answered_by, np.int64)],
-        tokens=base.tokens[base.answered_by[asked]],
-        empty=asked[base.is_empty_row[asked]],
-    )
+    answered_by = places[_concatenate(stacked.answered_by, np.int64)]
+    tokens = base.tokens[base.answered_by[asked]]
+    empty = asked[base.is_empty_row[asked]]
+    units = replace(base, asked=asked, answered_by=answered_by, tokens=tokens, empty=empty)
     return units, kept
 
 
@@ -194,10 +199,10 @@ def _keep_first(
     places = np.empty(len(contents), dtype=np.int64)
     for number, content in enumerate(contents):
         key = (content, *(column[number] for column in statuses))
-        place = known.setdefault(key, len(kept))
-        if place == len(kept):
+        if key not in known:
+            known[key] = len(kept)
             kept.append(number)
-        places[number] = place
+        places[number] = known[key]
     return np.array(kept, dtype=np.int64), places
 
 
@@ -207,17 +212,19 @@ def _add_findings(findings: MapFindings, outcome: PartOutcome, start: int) -> No
         positions = found.positions + start
         is_kept = np.isin(positions, findings.units.asked)
         if is_kept.any():
-            findings.stores[name].add(positions[is_kept].tolist(), found.table.filter(is_kept))
-        for position in np.intersect1d(list(found.corrected), findings.units.asked - start):
-            unit = found.corrected[int(position)]
-            failures = tuple(_move(failure, start) for failure in unit.failures)
+            kept = positions[is_kept].tolist()
+            findings.stores[name].add(kept, found.table.filter(is_kept))
+        asked_of_part = findings.units.asked - start
+        for position in np.intersect1d(list(found.corrected), asked_of_part).tolist():
+            unit = found.corrected[position]
+            failures = tuple(_move(unit.failures, start))
             of_map = findings.corrected.setdefault(name, {})
-            of_map[int(position) + start] = replace(unit, failures=failures)
+            of_map[position + start] = replace(unit, failures=failures)
 
 
-def _move(failure: Failure, start: int) -> Failure:
-    """Count the position of a failure from the beginning of all rows."""
-    return replace(failure, position=failure.position + start)
+def _move(failures: Iterable[Failure], start: int) -> list[Failure]:
+    """Count the positions of a part's failures from the beginning of all rows."""
+    return [replace(failure, position=failure.position + start) for failure in failures]
 
 
 def rows_found(
@@ -225,13 +232,7 @@ def rows_found(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows of a part with a finding of a map, and the place of each one's finding."""
     unit_of_row = outcome.asked[outcome.answered_by]
-    rows = np.flatnonzero(np.isin(unit_of_row, found.positions))
-    return rows, np.searchsorted(found.positions, unit_of_row[rows])
-
-
-def _list_failures(outcomes: Mapping[int, PartOutcome], starts: Sequence[int]) -> list[Failure]:
-    failures: list[Failure] = []
-    for number in sorted(outcomes):
-        for failure in outcomes[number].failures:
-            failures.append(_move(failure, starts[number]))
-    return failures
+    is_found = np.isin(unit_of_row, found.positions)
+    rows = np.flatnonzero(is_found)
+    places = np.searchsorted(found.positions, unit_of_row[rows])
+    return rows, places

@@ -51,7 +51,8 @@ def join_found(part: pd.DataFrame, sealed: Sealed) -> pd.DataFrame:
     """
     found: PartFindings = sealed.open()
     if not found.digest:
-        missing = found.added.iloc[:0].reindex(pd.RangeIndex(len(part)))
+        no_rows = found.added.iloc[:0]
+        missing = no_rows.reindex(pd.RangeIndex(len(part)))
         return add_findings(part, missing.set_axis(part.index))
     if len(part) != len(found.added) or digest_rows(part) != found.digest:
         raise UsageError(
@@ -60,7 +61,9 @@ def join_found(part: pd.DataFrame, sealed: Sealed) -> pd.DataFrame:
             "then frame.amr; what the journal has is not paid for again."
         )
     joined = add_findings(part, found.added.set_axis(part.index))
-    return joined if found.kept is None else joined[found.kept]
+    if found.kept is None:
+        return joined
+    return joined[found.kept]
 
 
 def make_lazy_frame(
@@ -86,13 +89,21 @@ def make_lazy_frame(
     parts: list[Any] = []
     for number, part in enumerate(rows.delayed):
         inside = slice(starts[number], starts[number + 1])
+        added_here = added.iloc[inside].reset_index(drop=True)
         digest = outcomes[number].digest if number in outcomes else b""
         kept = None if keep is None else keep[inside]
-        found = PartFindings(number, added.iloc[inside].reset_index(drop=True), digest, kept)
-        parts.append(join(part, Sealed.of(f"findings of partition {number}", found)))
-    meta = rows.frame._meta  # noqa: SLF001 (its columns and their types)
-    whole = add_findings(meta, added.iloc[:0].set_axis(meta.index[:0]))
-    return dd.from_delayed(parts, whole, divisions=rows.frame.divisions, verify_meta=False)
+        found = PartFindings(number, added_here, digest, kept)
+        sealed = Sealed.of(f"findings of partition {number}", found)
+        parts.append(join(part, sealed))
+    meta = _make_meta(rows.frame, added)
+    return dd.from_delayed(parts, meta, divisions=rows.frame.divisions, verify_meta=False)
+
+
+def _make_meta(frame: Any, added: pd.DataFrame) -> pd.DataFrame:
+    """Make the frame without rows that tells Dask the columns and their types."""
+    meta: pd.DataFrame = frame._meta  # noqa: SLF001 (those of the Dask frame)
+    no_rows = added.iloc[:0].set_axis(meta.index[:0])
+    return add_findings(meta, no_rows)
 
 
 async def read_rows(
@@ -104,13 +115,17 @@ async def read_rows(
     take = dask.delayed(take_rows, pure=False)
     parts = frame.to_delayed()
     numbers = np.searchsorted(starts, positions, side="right") - 1
-    chosen = np.unique(numbers).tolist()
     tasks: list[Any] = []
-    for number in chosen:
-        tasks.append(take(parts[number], (positions[numbers == number] - starts[number]).tolist()))
-    futures = cluster.client.compute(tasks)
-    read = [frame._meta, *[await cluster.value_of(future) for future in futures]]  # noqa: SLF001
-    order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+    for number in np.unique(numbers).tolist():
+        of_part = positions[numbers == number]
+        places = of_part - starts[number]
+        tasks.append(take(parts[number], places.tolist()))
+    read: list[pd.DataFrame] = [frame._meta]  # noqa: SLF001 (if there are no rows)
+    for future in cluster.client.compute(tasks):
+        read.append(await cluster.value_of(future))
+    # They are read part by part; of each position, the place of its row among them.
+    by_part = np.argsort(numbers, kind="stable")
+    order = np.argsort(by_part, kind="stable")
     rows: pd.DataFrame = pd.concat(read).iloc[order]
     return rows
 

@@ -148,7 +148,8 @@ class PartPipeline(Pipeline):
 
 def digest_rows(frame: pd.DataFrame) -> bytes:
     """Digest the rows of a part, so that it is noticed if they are others when read again."""
-    labels = frame.index.to_frame(index=False)
-    whole = [*hash_rows(frame, tuple(range(len(frame.columns))))]
-    whole += hash_rows(labels, tuple(range(len(labels.columns))))
+    whole: list[bytes] = []
+    for table in (frame, frame.index.to_frame(index=False)):
+        columns = tuple(range(len(table.columns)))
+        whole += hash_rows(table, columns)
     return fingerprint(*whole)

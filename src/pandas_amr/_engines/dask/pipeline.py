@@ -248,7 +248,9 @@ class ClusterPipeline(Pipeline):
 
     async def _map_and_reduce_parts(self, stack: AsyncExitStack) -> ReduceOutcome:
         """Map, then reduce, until the budget's seconds are used up."""
-        spec, services, state = self.spec, self.services, self.state
+        spec = self.spec
+        services = self.services
+        state = self.state
         state.stage = "its map"
         services.watch.steps.begin_map(1, is_written=spec.is_written)
         try:
@@ -349,8 +351,10 @@ class ClusterPipeline(Pipeline):
 
         Functions of the user's run as often at once as the plan says, too.
         """
-        share = self._most_requests // min(self._at_once, max(1, parts))
-        return replace(self.spec, plan=self.spec.plan.replace(parallelism=max(1, share)))
+        at_once = min(self._at_once, max(1, parts))
+        share = max(1, self._most_requests // at_once)
+        plan = self.spec.plan.replace(parallelism=share)
+        return replace(self.spec, plan=plan)
 
     @property
     def _most_requests(self) -> int:
@@ -473,9 +477,12 @@ class ClusterPipeline(Pipeline):
 
     async def _last_report(self, part: SentPart) -> PartOutcome | FailedPart | None:
         """Wait a moment for what a part says that is told to stop; None if nobody is at it."""
+        outcome = part.state.outcome
         if part.state.is_alive:
-            await asyncio.wait([part.state.outcome], timeout=STOP_S)
-        return part.state.outcome.result() if part.state.outcome.done() else None
+            await asyncio.wait([outcome], timeout=STOP_S)
+        if not outcome.done():
+            return None
+        return outcome.result()
 
     async def _recover(self, part: SentPart, status: str) -> None:
         """See to a task that has ended without an outcome; return if it is to be sent again.
@@ -626,8 +633,10 @@ class ClusterPipeline(Pipeline):
         start = sum(self._sent[number].rows or 0 for number in range(part.number))
         for name, found in outcome.maps.items():
             rows, places = rows_found(outcome, found)
-            table = FindingStore(name, kinds[name]).named(found.table.take(places))
-            self.services.watch.landed((rows + start).tolist(), table, units)
+            positions = (rows + start).tolist()
+            store = FindingStore(name, kinds[name])
+            table = store.named(found.table.take(places))
+            self.services.watch.landed(positions, table, units)
 
     async def _stop_service(self) -> None:
         """Stop what is still under way, and hear its last reports."""
@@ -714,9 +723,9 @@ class ClusterPipeline(Pipeline):
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""
-        return (
-            self._result if self._result is not None else self._complete(super().partial_result())
-        )
+        if self._result is not None:
+            return self._result
+        return self._complete(super().partial_result())
 
     def _complete(self, result: Result) -> Result:
         """Add what workers know alone, and the lazy frame of rows that are not here."""

@@ -50,14 +50,18 @@ class DaskResult(ResultOfParts[Output, Kind]):
         Raises:
             UsageError: as ``Result.explain``.
         """
-        positions = np.asarray(find_positions(self.sources, item, group, column), dtype=np.int64)
+        cited = find_positions(self.sources, item, group, column)
+        positions = np.asarray(cited, dtype=np.int64)
         frame: Any = self.frame
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
         parts: list[pd.DataFrame] = []
         for number in np.unique(numbers).tolist():
             inside = positions[numbers == number] - self.starts[number]
-            parts.append(frame.partitions[number].compute().iloc[inside])
-        order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+            part = frame.partitions[number].compute()
+            parts.append(part.iloc[inside])
+        # They are read part by part; of each position, the place of its row among them.
+        by_part = np.argsort(numbers, kind="stable")
+        order = np.argsort(by_part, kind="stable")
         return pd.concat(parts).iloc[order]
 
     def to_html(self, *given: Any, **options: Any) -> NoReturn:
@@ -80,13 +84,21 @@ class DaskResult(ResultOfParts[Output, Kind]):
 
     def __repr__(self) -> str:
         rows = self.starts[-1]
-        failed = 0 if self.status is None else int((self.status["status"] == "failed").sum())
+        failed = 0
+        if self.status is not None:
+            failed = int((self.status["status"] == "failed").sum())
+        found = counted_of(rows - failed, rows, "row")
         partitions = counted(len(self.starts) - 1, "partition")
-        shown = [f"{counted_of(rows - failed, rows, 'row')} in {partitions}"]
-        shown += [counted(self.total.calls, "call"), describe_spend(self.total)]
-        shown += [f"{failed} failed"] if failed else []
-        shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []
-        return f"<Result {', '.join(filter(None, shown))}>"
+        shown = [f"{found} in {partitions}", counted(self.total.calls, "call")]
+        spend = describe_spend(self.total)
+        if spend:
+            shown.append(spend)
+        if failed:
+            shown.append(f"{failed} failed")
+        if self.stopped:
+            reason, _, _ = self.stopped.partition(". ")
+            shown.append(f"stopped: {reason}")
+        return f"<Result {', '.join(shown)}>"
 
     def _repr_html_(self) -> str:
         """Show the line alone: the rows would have to be read."""
@@ -95,6 +107,8 @@ class DaskResult(ResultOfParts[Output, Kind]):
 
 def as_dask_result(result: Result[Any, Any], frame: Any, starts: Sequence[int]) -> DaskResult:
     """Make the result of a run over a Dask frame of what all results hold."""
-    values = {each.name: vars(result)[each.name] for each in fields(result)}
-    values |= {"frame": frame, "origin": None}
+    own = vars(result)
+    values = {each.name: own[each.name] for each in fields(result)}
+    values["frame"] = frame
+    values["origin"] = None
     return DaskResult(**values, starts=tuple(starts))

@@ -66,8 +66,10 @@ class FrameRows:
     def cut(self, *, threads: int, shard_size: int) -> Sequence[int | None]:
         """Cut slices of whole shards, several per thread."""
         rows = len(self._frame)
-        wanted = min(MOST_ROWS, math.ceil(rows / (PARTS_PER_THREAD * max(1, threads))))
-        self._size = shard_size * max(1, math.ceil(wanted / shard_size))
+        parts = PARTS_PER_THREAD * max(1, threads)
+        wanted = min(MOST_ROWS, math.ceil(rows / parts))
+        shards = max(1, math.ceil(wanted / shard_size))
+        self._size = shard_size * shards
         self._starts = list(range(0, rows, self._size)) or [0]
         return [min(self._size, rows - start) for start in self._starts]
 
@@ -89,7 +91,8 @@ class FrameRows:
         futures: list[Any] = []
         for number, key, order in orders:
             start = self._starts[number]
-            places = np.arange(start, min(start + self._size, len(self._frame)))
+            end = min(start + self._size, len(self._frame))
+            places = np.arange(start, end)
             part = self._frame.take(places)  # not a slice, which would pickle what it is cut from
             part.attrs = {}
             rows = _seal_rows(f"rows of part {number}", part)
@@ -135,7 +138,7 @@ class CollectionRows:
         import dask  # noqa: PLC0415 (here once the engine is used)
 
         chosen = spread(self.frame.npartitions, SAMPLE_PARTITIONS)
-        each = -(-SAMPLE_ROWS // max(1, len(chosen)))
+        each = math.ceil(SAMPLE_ROWS / max(1, len(chosen)))
         draw = dask.delayed(draw_rows, pure=False)
         parts = self.frame.to_delayed()
         drawn = [draw(parts[place], each) for place in chosen]
@@ -161,4 +164,6 @@ class CollectionRows:
 
 def draw_rows(part: pd.DataFrame, count: int) -> pd.DataFrame:
     """Draw rows from all over a partition."""
-    return part.take(spread(len(part), count)) if len(part) else part
+    if not len(part):
+        return part
+    return part.take(spread(len(part), count))

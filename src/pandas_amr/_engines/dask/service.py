@@ -216,9 +216,12 @@ class Service:
 
     def _count_usage(self, part: PartState, usage: Mapping[Any, Usage]) -> None:
         """Add what was spent since the last report."""
-        for (phase, model), total in usage.items():
-            before = part.usage.get((phase, model))
-            self._ledger.add(phase, model, total if before is None else total - before)
+        for key, total in usage.items():
+            phase, model = key
+            spent = total
+            if key in part.usage:
+                spent = total - part.usage[key]
+            self._ledger.add(phase, model, spent)
         part.usage = dict(usage)
 
     async def _keep(self, number: int, report: Report) -> None:

@@ -10,7 +10,7 @@ import ctypes
 import os
 import resource
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pandas_amr.sandbox.guest.rights import FILES, SCRATCH
 from pandas_amr.sandbox.guest.syscalls import seccomp_filter
@@ -18,34 +18,81 @@ from pandas_amr.sandbox.guest.syscalls import seccomp_filter
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-NEW_MOUNTS, NEW_CGROUP, NEW_UTS, NEW_IPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
-NEW_USER, NEW_PIDS, NEW_NET = 0x10000000, 0x20000000, 0x40000000
+# The numbers of Linux: namespaces, as unshare(2) has them
+NEW_MOUNTS = 0x00020000
+NEW_CGROUP = 0x02000000
+NEW_UTS = 0x04000000
+NEW_IPC = 0x08000000
+NEW_USER = 0x10000000
+NEW_PIDS = 0x20000000
+NEW_NET = 0x40000000
 NEW_OTHERS = NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_NET
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+# Flags of mount(2) and umount2(2)
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
-AT_FDCWD, AT_RECURSIVE = -100, 0x8000
-ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 38, 47
+# The call mount_setattr(2), and its flags
+MOUNT_SETATTR = 442
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
+ATTR_RDONLY = 1
+ATTR_NOSUID = 2
+ATTR_NODEV = 4
+
+# Operations of prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, LAST_CAP = 1, 2, 63
 SIGKILL = 9
 
+# What capset(2) takes, and capabilities(7)
+CAPABILITY_VERSION = 0x20080522  # the third, of 64 capabilities
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+LAST_CAP = 63
+
 # Landlock (https://docs.kernel.org/userspace-api/landlock.html)
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+CREATE_RULESET = 444
+ADD_RULE = 445
+RESTRICT_SELF = 446
+ASK_VERSION = 1  # a flag of CREATE_RULESET
+PATH_BENEATH = 1  # a type of rule
 MIN_ABI = 3  # older ones do not stop truncation by path
-WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
+EXECUTE = 1 << 0
+WRITE_FILE = 1 << 1
+READ_FILE = 1 << 2
+READ_DIR = 1 << 3
 FILES_ALL = (1 << 15) - 1  # from execute to refer and truncate
 DEVICE_IOCTL = 1 << 15  # ABI 5
 NET_ALL = 3  # TCP bind and connect, ABI 4
 SCOPES = 3  # abstract unix sockets and signals, ABI 6
-SCRATCH_RIGHTS = FILES_ALL & ~(1 << 0)  # all but execute
+SCRATCH_RIGHTS = FILES_ALL & ~EXECUTE
 
-MOUNT_SETATTR = 442
 SECCOMP_SET_MODE_FILTER = 1
-NUMBERS = {"x86_64": (155, 126, 317), "aarch64": (41, 91, 277)}  # pivot_root, capset, seccomp
+
+
+class _CallNumbers(NamedTuple):
+    """The numbers of the system calls that have others on another architecture."""
+
+    pivot_root: int
+    capset: int
+    seccomp: int
+
+
+NUMBERS = {
+    "x86_64": _CallNumbers(pivot_root=155, capset=126, seccomp=317),
+    "aarch64": _CallNumbers(pivot_root=41, capset=91, seccomp=277),
+}
 
 NOBODY = 65533  # the user of the sandbox if root started it
 MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt", "/run", "/var", "/tmp", "/home")
@@ -82,9 +129,9 @@ def join_namespaces(process: int, flags: int) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount a file system, or bind a folder."""
-    result = _libc.mount(
-        source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None
-    )
+    kind_or_null = kind.encode() or None
+    options_or_null = options.encode() or None
+    result = _libc.mount(source.encode(), target.encode(), kind_or_null, flags, options_or_null)
     _check(result, f"mount {kind or 'bind'} at {target}")
 
 
@@ -94,8 +141,13 @@ def prefer_for_oom_kill(proc: int) -> None:
     Args:
         proc: a descriptor of /proc.
     """
-    handle = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
-    os.write(handle, b"1000")
+    _write_own(proc, "oom_score_adj", "1000")
+
+
+def _write_own(proc: int, name: str, text: str) -> None:
+    """Write to a file of this process below /proc, of which ``proc`` is a descriptor."""
+    handle = os.open(f"self/{name}", os.O_WRONLY, dir_fd=proc)
+    os.write(handle, text.encode())
     os.close(handle)
 
 
@@ -121,7 +173,8 @@ def is_root_outside() -> bool:
     """
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        _, wait_status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(wait_status) == 0
     status = 1
     try:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -187,18 +240,13 @@ def enter_user_namespace(proc: int, extra: int = 0) -> None:
         proc: a descriptor of /proc, which the process may not see any more.
         extra: flags of further namespaces to enter.
     """
-    uid, gid = os.getuid(), os.getgid()
+    uid = os.getuid()
+    gid = os.getgid()
     _prctl(PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root
     unshare(NEW_USER | extra)
-    maps = (
-        ("setgroups", "deny"),
-        ("uid_map", f"{uid or NOBODY} {uid} 1"),
-        ("gid_map", f"{gid or NOBODY} {gid} 1"),
-    )
-    for name, text in maps:
-        handle = os.open(f"self/{name}", os.O_WRONLY, dir_fd=proc)
-        os.write(handle, text.encode())
-        os.close(handle)
+    _write_own(proc, "setgroups", "deny")  # before gid_map, which is refused else
+    _write_own(proc, "uid_map", f"{uid or NOBODY} {uid} 1")
+    _write_own(proc, "gid_map", f"{gid or NOBODY} {gid} 1")
 
 
 def enter_small_root(
@@ -244,22 +292,28 @@ def _bind_targets(
 ) -> dict[str, str]:
     """Map the paths of single files in the new root to their paths in the old one."""
     targets = {f"{FILES}/{name}": path for name, path in files.items()}
-    hidden = [path for path in modules if not any(_is_within(path, other) for other in visible)]
-    own_paths = (*hidden, *(f"/dev/{name}" for name in DEVICES))
-    return targets | {path: path for path in own_paths}
+    hidden = [path for path in modules if not _is_in_any(path, visible)]
+    targets |= {path: path for path in hidden}
+    for name in DEVICES:
+        device = f"/dev/{name}"
+        targets[device] = device
+    return targets
 
 
 def _bind_all(root: str, folders: Mapping[str, int], files: Mapping[str, int]) -> None:
     """Mount open folders and files in the new root, by their paths in it."""
     for path, handle in folders.items():
-        os.makedirs(root + path, exist_ok=True)
-        _bind(handle, root + path, MS_REC)
+        target = root + path
+        os.makedirs(target, exist_ok=True)
+        _bind(handle, target, MS_REC)
     for path in ("/dev", FILES, SCRATCH):
         os.makedirs(root + path, exist_ok=True)
     for path, handle in files.items():
-        os.makedirs(root + os.path.dirname(path), exist_ok=True)
-        os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
-        _bind(handle, root + path)
+        target = root + path
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        empty = os.open(target, os.O_CREAT | os.O_WRONLY, 0o644)
+        os.close(empty)
+        _bind(handle, target)
 
 
 def _bind(handle: int, target: str, flags: int = 0) -> None:
@@ -270,8 +324,9 @@ def _bind(handle: int, target: str, flags: int = 0) -> None:
 
 def _pivot_root(root: str) -> None:
     """Make ``root`` the root of this mount namespace, and unmount the old one."""
+    numbers = NUMBERS[os.uname().machine]
     os.chdir(root)
-    _syscall(NUMBERS[os.uname().machine][0], b".", b".")
+    _syscall(numbers.pivot_root, b".", b".")
     _check(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
 
@@ -279,27 +334,35 @@ def _pivot_root(root: str) -> None:
 def _link_libraries(root: str) -> None:
     """Copy links at the top such as /lib -> usr/lib: the loader names its files by them."""
     for name in ("lib", "lib64", "lib32", "bin"):
-        if os.path.islink(f"/{name}") and not os.path.lexists(f"{root}/{name}"):
-            os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
+        link = f"/{name}"
+        copy = root + link
+        if os.path.islink(link) and not os.path.lexists(copy):
+            os.symlink(os.readlink(link), copy)
 
 
 def _make_read_only(path: str, *, with_devices: bool = False) -> None:
-    to_set, to_clear = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, 0
-    if with_devices:  # the recursive call on the root has set NODEV here: it stays until cleared
-        to_set, to_clear = ATTR_RDONLY | ATTR_NOSUID, ATTR_NODEV
+    to_set = ATTR_RDONLY | ATTR_NOSUID
+    to_clear = 0
+    if with_devices:
+        to_clear = ATTR_NODEV  # the recursive call on the root has set it here
+    else:
+        to_set |= ATTR_NODEV
     attributes = (ctypes.c_uint64 * 4)(to_set, to_clear, 0, 0)
-    _syscall(
-        MOUNT_SETATTR, AT_FDCWD, path.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes)
-    )
+    size = ctypes.sizeof(attributes)
+    _syscall(MOUNT_SETATTR, AT_FDCWD, path.encode(), AT_RECURSIVE, attributes, size)
 
 
 def _drop_nested(folders: Iterable[str]) -> list[str]:
     """Return the existing folders that lie in no other one, sorted."""
     outermost: list[str] = []
     for folder in sorted(set(folders)):
-        if os.path.isdir(folder) and not any(_is_within(folder, other) for other in outermost):
+        if os.path.isdir(folder) and not _is_in_any(folder, outermost):
             outermost.append(folder)
     return outermost
+
+
+def _is_in_any(path: str, folders: Iterable[str]) -> bool:
+    return any(_is_within(path, folder) for folder in folders)
 
 
 def _is_within(path: str, folder: str) -> bool:
@@ -325,9 +388,11 @@ def drop_capabilities() -> None:
 
 
 def _set_capabilities(mask: int) -> None:
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    # Effective, permitted and inheritable ones: the lower 32 bits of each, then the upper.
     data = (ctypes.c_uint32 * 6)(mask, mask, 0, 0, 0, 0)
-    _syscall(NUMBERS[os.uname().machine][1], header, data)
+    numbers = NUMBERS[os.uname().machine]
+    _syscall(numbers.capset, header, data)
 
 
 def no_new_privileges() -> None:
@@ -337,7 +402,8 @@ def no_new_privileges() -> None:
 
 def landlock_abi() -> int:
     """Return the kernel's version of Landlock; 0 if it has none."""
-    return max(0, int(_libc.syscall(CREATE_RULESET, None, 0, 1)))
+    version = int(_libc.syscall(CREATE_RULESET, None, 0, ASK_VERSION))
+    return max(0, version)
 
 
 def restrict_files(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
@@ -376,7 +442,7 @@ def _allow_path(ruleset: int, path: str, access: int) -> None:
     if not stat.S_ISDIR(os.fstat(handle).st_mode):
         access &= READ_FILE | WRITE_FILE  # rights of folders are refused for a single file
     rule = access.to_bytes(8, "little") + handle.to_bytes(4, "little")
-    _syscall(ADD_RULE, ruleset, 1, rule, 0)
+    _syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
     os.close(handle)
 
 
@@ -394,9 +460,10 @@ def filter_calls(program: bytes | None = None) -> None:
     """
     program = program or seccomp_filter(os.getpid())
     code = ctypes.create_string_buffer(program, len(program))
-    packed = _FilterProgram(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
-    seccomp = NUMBERS[os.uname().machine][2]
-    _syscall(seccomp, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(packed))
+    instructions = len(program) // 8
+    packed = _FilterProgram(instructions, ctypes.cast(code, ctypes.c_void_p))
+    numbers = NUMBERS[os.uname().machine]
+    _syscall(numbers.seccomp, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(packed))
 
 
 def limit(memory: int, cpu_s: int, file_size: int, open_files: int, processes: int) -> None:

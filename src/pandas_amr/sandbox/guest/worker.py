@@ -30,7 +30,10 @@ import threading
 import traceback
 from io import TextIOBase
 from types import FrameType, ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEAD_SHARE = 0.6
 TRACEBACK_CHARS = 4000
@@ -75,14 +78,18 @@ class Stream:
         """
         size = int.from_bytes(self._read_exactly(4), "big")
         header = json.loads(self._read_exactly(size))
-        return header, [self._read_exactly(size) for size in header.get("blobs", ())]
+        blobs = [self._read_exactly(size) for size in header.get("blobs", ())]
+        return header, blobs
 
     def send(self, header: dict[str, Any], *blobs: bytes) -> None:
         """Send one message."""
-        text = json.dumps(header | {"blobs": [len(blob) for blob in blobs]}).encode()
-        rest = memoryview(len(text).to_bytes(4, "big") + text + b"".join(blobs))
+        lengths = [len(blob) for blob in blobs]
+        text = json.dumps(header | {"blobs": lengths}).encode()
+        size = len(text).to_bytes(4, "big")
+        rest = memoryview(size + text + b"".join(blobs))
         while rest:
-            rest = rest[os.write(self._sink, rest) :]
+            written = os.write(self._sink, rest)
+            rest = rest[written:]
 
     def _read_exactly(self, size: int) -> bytes:
         parts = bytearray()
@@ -120,15 +127,17 @@ class Output(TextIOBase):
         room = self._head_size - len(self._head)
         self._head += text[:room]
         if len(text) > room:
-            end = text[max(room, len(text) - self._tail_size) :]
-            self._tail = (self._tail + end)[-self._tail_size :]
+            start = max(room, len(text) - self._tail_size)
+            tail = self._tail + text[start:]
+            self._tail = tail[-self._tail_size :]
         return len(text)
 
     def read_all(self) -> tuple[str, int]:
         """Return the text, and how many characters were cut out of it."""
         cut = self.seen - len(self._head) - len(self._tail)
         middle = f"\n... {cut} characters cut ...\n" if cut else ""
-        return ANSI.sub("", self._head + middle + self._tail), cut
+        text = self._head + middle + self._tail
+        return ANSI.sub("", text), cut
 
 
 class Worker:
@@ -220,7 +229,8 @@ class Worker:
             self._in_cell = True
             try:
                 ok = self._execute(code, output)
-                submitted = self._pack_submitted() if ok else b""
+                if ok:
+                    submitted = self._pack_submitted()
             finally:
                 self._in_cell = False
         except KeyboardInterrupt:
@@ -246,8 +256,11 @@ class Worker:
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         try:
             tree = ast.parse(code, name)
-            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-            exec(compile(tree, name, "exec"), self._namespace)  # noqa: S102 (its purpose)
+            last = tree.body[-1] if tree.body else None
+            if isinstance(last, ast.Expr):
+                tree.body.pop()
+            statements = compile(tree, name, "exec")
+            exec(statements, self._namespace)  # noqa: S102 (its purpose)
             if isinstance(last, ast.Expr):
                 expression = compile(ast.Expression(last.value), name, "eval")
                 value = eval(expression, self._namespace)  # noqa: S307 (its purpose)
@@ -290,9 +303,9 @@ class Worker:
             fields = {str(key): _to_json(value) for key, value in record.items()}
             large = find_large(fields)
             if large is not None:
+                most = f"{CELL_BYTES >> 20} MB"
                 raise ValueError(
-                    f"takes {CELL_BYTES >> 20} MB per field, and {large[:100]!r} of unit {number} "
-                    "has more"
+                    f"takes {most} per field, and {large[:100]!r} of unit {number} has more"
                 )
             findings.append(fields | {UNIT: number})
         return findings
@@ -311,7 +324,8 @@ class Worker:
         if isinstance(value, pd.Series):
             numbers = match_rows(value.index, self._index)
             is_named = value.name is not None and value.name != UNIT
-            frame = value.to_frame(value.name if is_named else "finding")
+            name = value.name if is_named else "finding"
+            frame = value.to_frame(name)
             return numbers, frame.to_dict("records")  # type: ignore[return-value]
         records = _list_records(value)
         return match_records(records, len(self._index)), records
@@ -344,10 +358,11 @@ class Worker:
                 "in parallel"
             )
         index = texts.index if isinstance(texts, pd.Series) else None
-        packed, lengths = self._pack_texts([texts] if isinstance(texts, str) else texts)
-        fields = {
-            str(name): _field_kind(kind) for name, kind in (schema or {"answer": str}).items()
-        }
+        if isinstance(texts, str):
+            texts = [texts]
+        packed, lengths = self._pack_texts(texts)
+        kinds = schema or {"answer": str}
+        fields = {str(name): _field_kind(kind) for name, kind in kinds.items()}
         if len(instruction) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
             raise RuntimeError(
                 f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each"
@@ -357,7 +372,9 @@ class Worker:
         frame = load_frame(parquet, answer["labels"])
         if answer["out"]:
             print(answer["out"])  # noqa: T201 (part of the cell's output)
-        return frame.set_axis(index, axis=0) if index is not None else frame
+        if index is None:
+            return frame
+        return frame.set_axis(index, axis=0)
 
     def _exchange(self, question: dict[str, Any], texts: bytes) -> tuple[dict[str, Any], bytes]:
         """Send a question to the host, and return its answer.
@@ -442,7 +459,8 @@ def _match_labels(given: Any, shard: Any, name: str) -> tuple[list[int], str]:
     if _is_renamed(given, shard):
         return [], f"their index has a name that is not one of {name}'s"
     in_order = list(range(len(shard)))
-    labels, shard_labels = _labels_of(given), _labels_of(shard)
+    labels = _labels_of(given)
+    shard_labels = _labels_of(shard)
     places = dict(zip(shard_labels, in_order, strict=True))
     has_repeated = len(places) < len(in_order)
     if labels == shard_labels and not has_repeated:
@@ -463,8 +481,10 @@ def _is_renamed(given: Any, shard: Any) -> bool:
 
     The index of ``df.groupby("id")`` has ids as labels, which may look like the shard's.
     """
-    names = zip(given.names, shard.names, strict=False)
-    return any(name is not None and name != own for name, own in names)
+    for name, own in zip(given.names, shard.names, strict=False):
+        if name is not None and name != own:
+            return True
+    return False
 
 
 def _labels_of(index: Any) -> list[Any]:
@@ -502,9 +522,9 @@ def match_records(records: list[dict[str, Any]], rows: int, *, name: str = "df")
     if len(units) == len(records):
         return match_numbers(units, rows, name=name)
     if units:
+        without = len(records) - len(units)
         raise ValueError(
-            f"got {len(units)} findings with `{UNIT}` and {len(records) - len(units)} without; "
-            "give it to all"
+            f"got {len(units)} findings with `{UNIT}` and {without} without; give it to all"
         )
     if len(records) != rows:
         raise ValueError(f"got {len(records)} findings without `{UNIT}`; {name} has {rows} rows")
@@ -517,13 +537,17 @@ def match_numbers(given: Any, rows: int, *, name: str = "df") -> list[int]:
     Raises:
         ValueError: a number is not whole, not a row's, or repeated.
     """
-    numbers = [_whole_number(number) for number in given]
-    inside = all(number is not None and 0 <= number < rows for number in numbers)
-    if not inside or len(set(numbers)) < len(numbers):
+    listed = list(given)
+    numbers: list[int] = []
+    for one in listed:
+        number = _whole_number(one)
+        if number is not None and 0 <= number < rows:
+            numbers.append(number)
+    if len(set(numbers)) < len(listed):
         raise ValueError(
             f"takes as `{UNIT}` the row's number in {name}: whole, from 0 to {rows - 1}, each once"
         )
-    return [number for number in numbers if number is not None]
+    return numbers
 
 
 def _whole_number(given: Any) -> int | None:
@@ -563,9 +587,9 @@ def load_frame(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
     import pyarrow.parquet as pq
 
     # Unlike read_table, this starts no thread.
-    source = pq.ParquetFile(pa.BufferReader(pa.py_buffer(parquet)))
-    table = source.read(use_threads=False).replace_schema_metadata(None)
-    return decode_frame(table, labels, _session_array)
+    reader = pa.BufferReader(pa.py_buffer(parquet))
+    table = pq.ParquetFile(reader).read(use_threads=False)
+    return decode_frame(table.replace_schema_metadata(None), labels, _session_array)
 
 
 def _session_array(column: Any, kind: Any) -> Any:
@@ -595,21 +619,24 @@ def decode_frame(table: Any, labels: dict[str, Any], array_of: Any, makers: Any 
     """
     import pandas as pd
 
-    names = [name for name in table.column_names if name.startswith("c")]
-    levels = [name for name in table.column_names if name.startswith("i")]
-    kinds = labels.get("dtypes") or [COLUMN] * len(names)
-    level_kinds = labels.get("level_dtypes") or [LEVEL] * len(levels)
-    arrays = [
-        array_of(table.column(name), kind) for name, kind in zip(levels, level_kinds, strict=True)
-    ]
-    index = _decode_index(arrays, labels, makers)
-    columns = {}
-    for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        array = array_of(table.column(name), kind)
+    levels = list(_make_arrays(table, "i", labels.get("level_dtypes"), LEVEL, array_of))
+    index = _decode_index(levels, labels, makers)
+    arrays = _make_arrays(table, "c", labels.get("dtypes"), COLUMN, array_of)
+    columns: dict[int, Any] = {}  # by number: labels may be repeated
+    for number, array in enumerate(arrays):
         columns[number] = pd.Series(array, index=index, dtype=array.dtype)
     frame = pd.DataFrame(columns, index=index)
     frame.columns = _decode_columns(labels, makers)
     return frame
+
+
+def _make_arrays(
+    table: Any, letter: str, kinds: list[Any] | None, default: str, array_of: Any
+) -> Iterator[Any]:
+    """Make an array of each column whose name begins with a letter, one after the other."""
+    names = [name for name in table.column_names if name.startswith(letter)]
+    for name, kind in zip(names, kinds or [default] * len(names), strict=True):
+        yield array_of(table.column(name), kind)
 
 
 def _decode_index(arrays: list[Any], labels: dict[str, Any], makers: Any) -> Any:
@@ -623,7 +650,8 @@ def _decode_index(arrays: list[Any], labels: dict[str, Any], makers: Any) -> Any
         return pd.MultiIndex(levels=levels, codes=arrays, names=names, verify_integrity=False)
     if len(arrays) > 1:
         return pd.MultiIndex.from_arrays(arrays, names=names)
-    index: Any = pd.Index(arrays[0], dtype=arrays[0].dtype, tupleize_cols=False).rename(names[0])
+    array = arrays[0]
+    index: Any = pd.Index(array, dtype=array.dtype, tupleize_cols=False).rename(names[0])
     if labels.get("freq") is not None:
         index.freq = labels["freq"]
     return index
@@ -640,7 +668,8 @@ def _decode_columns(labels: dict[str, Any], makers: Any) -> Any:
     has_levels = all(isinstance(label, tuple) and len(label) == len(names) for label in columns)
     if columns and has_levels:
         return pd.MultiIndex.from_tuples(columns, names=names)
-    return pd.Index(columns, dtype=None if columns else object, name=names[0], tupleize_cols=False)
+    dtype = None if columns else object
+    return pd.Index(columns, dtype=dtype, name=names[0], tupleize_cols=False)
 
 
 def decode(given: Any, makers: Any = None) -> Any:
@@ -655,7 +684,8 @@ def decode(given: Any, makers: Any = None) -> Any:
         return [decode(part, makers) for part in given]
     if isinstance(given, dict):
         ((name, parts),) = given.items()
-        return (makers or LABEL_MAKERS)[name](*decode(parts, makers))
+        make = (makers or LABEL_MAKERS)[name]
+        return make(*decode(parts, makers))
     return given
 
 
@@ -756,8 +786,10 @@ def _pandas_to_json(value: Any) -> Any:
 
 def _to_list(value: Any) -> Any:
     """Return an array's items; of times, numpy's own list would have numbers of nanoseconds."""
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    return list(value) if kind in ("m", "M") else value.tolist()
+    dtype = getattr(value, "dtype", None)
+    if getattr(dtype, "kind", None) in ("m", "M"):
+        return list(value)
+    return value.tolist()
 
 
 def _object_to_json(value: Any) -> Any:
@@ -801,12 +833,14 @@ def _format_error(error: BaseException, trace: TracebackType | None) -> str:
 
 def main() -> None:
     """Serve over standard input and output, which code does not get: it gets /dev/null instead."""
-    source, sink = os.dup(0), os.dup(1)
+    source = os.dup(0)
+    sink = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    worker = Worker(Stream(source, sink))
     with contextlib.suppress(HostGone):
-        Worker(Stream(source, sink)).serve()
+        worker.serve()
 
 
 if __name__ == "__main__":
