@@ -97,8 +97,8 @@ class Tool(CopiedHere):
     def __post_init__(self) -> None:
         self._check_function()
         self._check_options()
-        name = self._checked_name()
-        description = self._checked_description(name)
+        name = self._check_name()
+        description = self._check_description(name)
         check_result_limit(self.max_result_chars)
         if self.isolated:
             source_of(self.func)  # raises now if it cannot be sent
@@ -110,7 +110,9 @@ class Tool(CopiedHere):
             "description": description,
             "args_schema": schema,
             "parameters": json_schema(schema) | {"required": required},
-            "wire": make_wire(_asked_of(schema) | {"required": required}, required=required),
+            "wire": make_wire(
+                _make_argument_schema(schema) | {"required": required}, required=required
+            ),
         }
         for attribute, value in derived.items():
             object.__setattr__(self, attribute, value)
@@ -143,7 +145,7 @@ class Tool(CopiedHere):
             raise UsageError(f"Tool(args_schema=...) takes a pydantic model, not {schema!r}.")
         check_timeout(self.timeout_s)
 
-    def _checked_name(self) -> str:
+    def _check_name(self) -> str:
         name = self.name or getattr(self.func, "__name__", "")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UsageError(
@@ -154,7 +156,7 @@ class Tool(CopiedHere):
             raise UsageError(f"The library has its own tool {name!r}: Tool(f, name=...).")
         return name
 
-    def _checked_description(self, name: str) -> str:
+    def _check_description(self, name: str) -> str:
         description = self.description or documentation_of(self.func)
         if not description or description.isspace():
             raise UsageError(
@@ -493,7 +495,7 @@ def source_of(func: Callable[..., Any]) -> tuple[str, str]:
     return ast.unparse(tree), definition.name
 
 
-def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
+def _make_argument_schema(schema: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of arguments, each with its default if JSON can express that."""
     described = stored_schema(schema)
     for name, info in schema.model_fields.items():

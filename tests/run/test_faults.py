@@ -737,16 +737,26 @@ def test_what_a_step_of_a_recipe_raises_stops_it_with_what_the_stages_found(name
 
 def test_a_stage_that_does_not_fit_stops_a_recipe_once_requests_were_sent():
     first = amr.Recipe().map("Which?", finding={"n": int}, columns=["text"], plan=ONE_BY_ONE)
+    unknown = first.then(lambda rows: rows)  # what a function gives, only the run can tell
     for made in (
-        first.map("x", columns=["tex"]),
+        unknown.map("x", columns=["tex"]),
         first.reduce({"n": "sum"}).map("x"),
-        first.map("x", finding={"n": int}),
+        unknown.map("x", finding={"n": int}),
     ):
         with ScriptedServer(truth) as server:
             error = stopped(lambda m=made, s=server: m(frame(), lm=s.lm()), server)
         assert type(error) is amr.RunStopped
         assert isinstance(error.__cause__, amr.UsageError)
         assert str(error) == str(error.__cause__)
+
+
+def test_a_stage_that_does_not_fit_what_is_known_before_it_is_refused_before_a_request():
+    first = amr.Recipe().map("Which?", finding={"n": int}, columns=["text"], plan=ONE_BY_ONE)
+    for made in (first.map("x", columns=["tex"]), first.map("x", finding={"n": int})):
+        with ScriptedServer(truth) as server:
+            with pytest.raises(amr.UsageError):
+                made(frame(), lm=server.lm())
+            assert not server.requests
 
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")

@@ -178,7 +178,7 @@ class _Conversation:
                 return call
         if message.tool_calls:
             return message
-        written = self._written_calls(message, reply.finish_reason)
+        written = self._find_written_calls(message, reply.finish_reason)
         if written is not None:
             self.has_written_calls = True
             return with_written_calls(message, written)
@@ -317,7 +317,7 @@ class _Conversation:
             lists_findings=self.submission.lists_findings,
         )
 
-    def _written_calls(self, message: Message, finish_reason: str) -> WrittenCalls | None:
+    def _find_written_calls(self, message: Message, finish_reason: str) -> WrittenCalls | None:
         """Return the calls that the model wrote as text; an answer is not a call."""
         payload, _ = decode_answer(message.content)  # a bare list may be one of calls
         if self.submission.is_shaped(payload):

@@ -354,12 +354,12 @@ def _is_told(structured: Any, texts: Sequence[str]) -> bool:
         "result"
     ]:  # how SDKs wrap what is no object
         wanted.append(structured["result"])
-    decoded = [_decoded(text) for text in texts]
+    decoded = [_decode_if_json(text) for text in texts]
     said = [*decoded, *texts, decoded, list(texts)]
     return any(one == other for one in wanted for other in said)
 
 
-def _decoded(text: str) -> Any:
+def _decode_if_json(text: str) -> Any:
     """Give what a text is as JSON; itself if it is none."""
     try:
         return json.loads(text)

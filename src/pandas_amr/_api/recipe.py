@@ -57,7 +57,7 @@ from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import RunRecord, run
-from pandas_amr._run.run import Run, answer_of, prepared
+from pandas_amr._run.run import Run, answer_of, prepare_call
 from pandas_amr._units.frames import as_frame, is_other_frame
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.tools import as_tools
@@ -255,7 +255,7 @@ class Recipe(CopiedHere, Pipeline):
             check_budget(known.budget, lms.values())
         first = self._stages[0]
         if first.verb != "then":  # what is wrong with it is told before anything runs
-            prepared(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
+            prepare_call(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
             self._check_columns(frame)
         self.check_planning(lms, known)  # of the later stages, too
         return self._make_run(frame, known, lms)
@@ -582,7 +582,7 @@ async def _run_verb(
     """Run a stage that is a verb, as a part of another run."""
     assert stage.verb != "then"
     call = Call(verb=stage.verb, frame=frame, **stage.given)
-    job, lms = prepared(call, parent.settings, parent)
+    job, lms = prepare_call(call, parent.settings, parent)
     spec = Spec(job, parent.settings.with_changes(job.settings), lms)
     if lms:
         check_model(job, lms["map"])

@@ -141,7 +141,7 @@ def join_results(
         plan=last.plan,
         usage=usage_frame(services.ledger),
         failures=_failures_of(frame, done),
-        **_traced(services, trace),
+        **_read_trace(services, trace),
         total=services.ledger.total,
         status=_status_of(last, reached.places if has_rows else slice(None)),
         stopped=end_reason(done),
@@ -171,7 +171,7 @@ def _no_stage(reached: Reached, services: Services, trace: pd.DataFrame) -> Resu
         plan=Plan(),
         usage=usage_frame(services.ledger),
         failures=_failures_of(frame, ()),
-        **_traced(services, trace),
+        **_read_trace(services, trace),
         total=services.ledger.total,
         status=None,
         transcripts=transcripts_of(services),
@@ -186,7 +186,7 @@ def transcripts_of(services: Services) -> RunTranscripts:
     return RunTranscripts(recorder, services.prefix, journal=services.journal, token=token)
 
 
-def _traced(services: Services, trace: pd.DataFrame) -> dict[str, Any]:
+def _read_trace(services: Services, trace: pd.DataFrame) -> dict[str, Any]:
     """Return what is known of the nodes in a trace, and of when the run ran."""
     return {
         "trace": trace,

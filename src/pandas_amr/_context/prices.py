@@ -24,7 +24,7 @@ def price_of(lm: LM) -> Callable[[Usage], float | None]:
     the package.
     """
     if lm.prices is not None:
-        return lambda usage: _priced(usage, lm.prices or ())
+        return lambda usage: _compute_price(usage, lm.prices or ())
 
     def price(usage: Usage) -> float | None:
         if usage.billed:
@@ -55,7 +55,7 @@ def _known_prices() -> Any:
     return genai_prices
 
 
-def _priced(usage: Usage, prices: tuple[float, ...]) -> float:
+def _compute_price(usage: Usage, prices: tuple[float, ...]) -> float:
     for_input, for_output, *rest = prices
     for_cached = rest[0] if rest else for_input
     fresh = usage.input_tokens - usage.cached_tokens

@@ -212,7 +212,7 @@ class settings:  # noqa: N801 (used like a function)
     """
 
     def __init__(self, *unnamed: object, **changes: Any) -> None:
-        self._changes = _checked("settings", unnamed, changes)
+        self._changes = _check_changes("settings", unnamed, changes)
         self._open: list[
             _Entry
         ] = []  # of all contexts: one object may be entered in several threads at once
@@ -314,7 +314,7 @@ def configure(*unnamed: object, **changes: Any) -> object:
         max_parallelism=8)``
     """
     global _process  # noqa: PLW0603 (the process's settings are one)
-    checked = _checked("configure", unnamed, changes)
+    checked = _check_changes("configure", unnamed, changes)
     with _process_lock:
         before = {name: getattr(_process, name) for name in checked}
         _process = replace(_process, **checked)
@@ -369,7 +369,7 @@ class _Configured:
         """Show nothing below a notebook's cell."""
 
 
-def _checked(
+def _check_changes(
     caller: Caller, unnamed: tuple[object, ...], changes: dict[str, Any]
 ) -> dict[str, Any]:
     """Check settings and return a copy that later changes of a dict or the folder do not reach.

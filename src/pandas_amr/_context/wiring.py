@@ -210,13 +210,13 @@ class Wired:
 
         ``warn`` takes what the run's user is to be told.
         """
-        ordinary = self._retrying(lm, gate)
+        ordinary = self._wrap_in_retries(lm, gate)
         server = self.bare[lm].address[0]
         adapting = Adapting(ordinary, lm=lm, server=server, warn=warn)
         structured = Structured(adapting, server=server, lm=lm)
         return Reported(structured, name=lm.model, server=server)
 
-    def _retrying(self, lm: LM, gate: asyncio.Semaphore) -> Model:
+    def _wrap_in_retries(self, lm: LM, gate: asyncio.Semaphore) -> Model:
         """Wrap a model from the HTTP call up to the retry; or to the batch, if it answers those."""
         bare = self.bare[lm]
         server, key = bare.address
@@ -228,13 +228,13 @@ class Wired:
         model: Model = ConcurrencyLimited(throttled, gate)
         if lm.hedge:
             model = Hedged(model, bare.statistics)
-        retrying = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
+        retrying = Retrying(self._wrap_in_meter(model, lm), lm=lm, throttle=throttle)
         if not lm.batch:
             return retrying
         # It tries its steps again by itself: a retry of requests would ask for another batch.
-        return BatchFirst(self._metered(self.batches[lm], lm, half=True), retrying)
+        return BatchFirst(self._wrap_in_meter(self.batches[lm], lm, half=True), retrying)
 
-    def _metered(self, model: Model, lm: LM, *, half: bool = False) -> Metered:
+    def _wrap_in_meter(self, model: Model, lm: LM, *, half: bool = False) -> Metered:
         """A model whose requests are paid for; ``half`` the price in a batch."""
         return Metered(
             model,

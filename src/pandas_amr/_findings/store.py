@@ -180,7 +180,7 @@ class FindingStore:
         parts = [part.positions for part in self._parts]
         positions = np.concatenate([none, *parts])
         order = np.argsort(positions, kind="stable")
-        findings = self._joined().take(pa.array(order))
+        findings = self._join_tables().take(pa.array(order))
         return positions[order], findings
 
     def columns(self, asked: IntArray, answered_by: IntArray) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class FindingStore:
 
     def row_table(self, asked: IntArray, answered_by: IntArray) -> pa.Table:
         """Return the findings under their names in the frame, with one row per row of it."""
-        table = self.named(self._joined())
+        table = self.named(self._join_tables())
         row_of = np.full(len(asked), -1, dtype=np.int64)
         if self._parts:
             positions = np.concatenate([part.positions for part in self._parts])
@@ -219,7 +219,7 @@ class FindingStore:
             arrays[self._kind.count_column] = array_of(counts)
         return arrays
 
-    def _joined(self) -> pa.Table:
+    def _join_tables(self) -> pa.Table:
         """Join the tables in the order in which they were added."""
         if not self._parts:
             schema = pa.schema([]) if self._kind is None else self._kind.arrow

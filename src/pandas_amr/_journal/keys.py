@@ -231,19 +231,19 @@ class _Generator(_FormerGenerator):
 def close_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Inline the references of a JSON schema, drop titles and defaults, and close its objects."""
     definitions = schema.pop("$defs", {})
-    closed: dict[str, Any] = _closed(schema, definitions)
+    closed: dict[str, Any] = _close_schema(schema, definitions)
     return closed
 
 
-def _closed(schema: object, definitions: Mapping[str, Any]) -> Any:
+def _close_schema(schema: object, definitions: Mapping[str, Any]) -> Any:
     if isinstance(schema, list):
-        return [_closed(part, definitions) for part in schema]
+        return [_close_schema(part, definitions) for part in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         target = definitions[schema["$ref"].removeprefix("#/$defs/")]
         beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
-        return _closed(target, definitions) | beside
+        return _close_schema(target, definitions) | beside
     closed: dict[str, Any] = {}
     for key, value in schema.items():
         if key not in DROPPED and not key.startswith("amr_"):
@@ -260,8 +260,8 @@ def _close_part(key: str, value: Any, definitions: Mapping[str, Any]) -> Any:
     if key in PLAIN_PARTS:
         return value
     if key == "properties":  # whose keys are names
-        return {name: _closed(part, definitions) for name, part in value.items()}
-    return _closed(value, definitions)
+        return {name: _close_schema(part, definitions) for name, part in value.items()}
+    return _close_schema(value, definitions)
 
 
 def _name_fields(by_alias: Any, by_name: Any) -> Any:

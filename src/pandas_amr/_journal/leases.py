@@ -427,7 +427,7 @@ def open_leases(given: object) -> LeaseFolder | None:
     if given is False:
         return None
     if isinstance(given, str | Path):
-        return _named_folder(absolute_path(given))
+        return _open_named_folder(absolute_path(given))
     named = os.environ.get("AMR_LEASE", "")
     if named.lower() in OFF:
         return None
@@ -437,7 +437,7 @@ def open_leases(given: object) -> LeaseFolder | None:
             f"share nothing. For the folder: ./{named}."
         )
     if named:
-        return _named_folder(_lease_path(named))
+        return _open_named_folder(_lease_path(named))
     try:
         folder = cache_folder() / FOLDER
     except OSError:  # no home, and nobody asked for one
@@ -445,7 +445,7 @@ def open_leases(given: object) -> LeaseFolder | None:
     return _folders.setdefault(folder, LeaseFolder(folder))
 
 
-def _named_folder(path: Path) -> LeaseFolder:
+def _open_named_folder(path: Path) -> LeaseFolder:
     kind = network_type(path)
     if kind:
         raise UsageError(_network_sentence(path, kind))

@@ -525,7 +525,7 @@ class AgentMapper:
                 raise
             usage = error.usage or NO_USAGE
             progress.usage += replace(usage, tries=error.attempts)
-            return _failed_attempt(numbers, error)
+            return _make_failed_attempt(numbers, error)
         progress.usage += answer.usage
         progress.form = answer.ways or progress.form
         checked = await self._check(answer, numbers, positions, progress)
@@ -646,7 +646,7 @@ def _sandbox_attempt(numbers: tuple[int, ...], error: SandboxError) -> Attempt:
     return Attempt(checked, who="sandbox", may_halve=False, is_of_content=False)
 
 
-def _failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:
+def _make_failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:
     """Make the attempt that a model's error is; fewer units help if one of them is the cause."""
     checked = Checked(problems=dict.fromkeys(numbers, str(error)))
     is_of_content = isinstance(error, OF_CONTENT)

@@ -435,7 +435,7 @@ class CachedMapper:
         """Map what is not cached; wait for what another map, run or process asks for."""
         del cache  # it has its own
         if not shard.positions:
-            return self._cached_nothing(shard)
+            return self._make_empty_part(shard)
         made = self.keys.of(shard.positions)
         keys = dict(zip(shard.positions, made, strict=True))
         claims = self.cache.journal.claims
@@ -482,7 +482,7 @@ class CachedMapper:
         try:
             claim = await journal.claim(wanted)
         except JournalError as error:
-            nothing = self._cached_nothing(shard)
+            nothing = self._make_empty_part(shard)
             return positions, [replace(nothing, ended_by=error)]
         positions = [position for position in positions if keys[position] in claim.keys]
         if not positions:
@@ -491,7 +491,7 @@ class CachedMapper:
         try:
             parts = await self._map_claimed(shard, positions, keys, claim, has_waited)
         except JournalError as error:
-            nothing = self._cached_nothing(shard)
+            nothing = self._make_empty_part(shard)
             parts = [replace(nothing, ended_by=error)]
         finally:
             journal.end_claim(claim)
@@ -512,19 +512,19 @@ class CachedMapper:
         self.cache.journal.release(claim, cached_keys)
         parts: list[MappedShard] = []
         if cached:
-            parts.append(_cached_part(shard, self.name, found))
+            parts.append(_make_cached_part(shard, self.name, found))
         rest = [position for position in positions if position not in cached]
         if rest:
             parts += await self._map_rest(shard, rest, keys)
         return parts
 
-    def _cached_nothing(self, shard: Shard) -> MappedShard:
-        return _cached_part(shard, self.name, self._no_findings())
+    def _make_empty_part(self, shard: Shard) -> MappedShard:
+        return _make_cached_part(shard, self.name, self._no_findings())
 
-    def _failed_part(self, shard: Shard, failures: list[Failure]) -> MappedShard:
+    def _make_failed_part(self, shard: Shard, failures: list[Failure]) -> MappedShard:
         """Make the units that failed before a part of what comes of a shard."""
         remembered = frozenset(failure.position for failure in failures)
-        return replace(self._cached_nothing(shard), failures=failures, remembered=remembered)
+        return replace(self._make_empty_part(shard), failures=failures, remembered=remembered)
 
     def _no_findings(self) -> CachedFindings:
         table = self._check.kind.arrow.empty_table()
@@ -551,7 +551,7 @@ class CachedMapper:
         failures = await self.recall_failures(positions, shard)
         parts: list[MappedShard] = []
         if failures:
-            parts.append(self._failed_part(shard, failures))
+            parts.append(self._make_failed_part(shard, failures))
         rest = without_failed(positions, failures)
         if rest:
             parts.append(await self._map_uncached(shard, rest, keys))
@@ -789,7 +789,7 @@ def without_failed(positions: Sequence[int], failures: Sequence[Failure]) -> lis
     return [position for position in positions if position not in failed]
 
 
-def _cached_part(shard: Shard, name: MapName, found: CachedFindings) -> MappedShard:
+def _make_cached_part(shard: Shard, name: MapName, found: CachedFindings) -> MappedShard:
     """Make what the journal had of a shard a part of what comes of it."""
     positions, table, repaired = found
     cached = frozenset(positions)

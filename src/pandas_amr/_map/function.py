@@ -117,7 +117,7 @@ class FunctionMapper:
             shard=shard,
             map=self.name,
             positions=positions,
-            table=self._joined(tables),
+            table=self._join_tables(tables),
             repaired=frozenset(),
             failures=sorted(progress.failures, key=_position_of),
             usage=Usage(),
@@ -133,7 +133,7 @@ class FunctionMapper:
             return replace(mapped, ended_by=error)
         return mapped
 
-    def _joined(self, tables: list[pa.Table]) -> pa.Table:
+    def _join_tables(self, tables: list[pa.Table]) -> pa.Table:
         if tables:
             return pa.concat_tables(tables, promote_options="permissive")
         schema = pa.schema([]) if self.kind is None else self.kind.arrow
@@ -240,7 +240,7 @@ class FunctionMapper:
         named: list[Record] = []
         for record in records:
             named.append({str(name): value for name, value in record.items()})
-        return _untyped(named)
+        return _make_untyped_table(named)
 
     def _in_order(self, given: pd.Series | pd.DataFrame, index: pd.Index) -> pd.DataFrame:
         """Put the function's frame into the order of the shard's rows, or refuse it."""
@@ -404,7 +404,7 @@ class PipelineMapper:
         positions = sorted(progress.found)
         records = [progress.found[position] for position in positions]
         if self.kind is None:
-            table = _untyped(records)
+            table = _make_untyped_table(records)
         else:
             table = make_table(records, self.kind.arrow)
         failures = [progress.failed[position] for position in sorted(progress.failed)]
@@ -425,7 +425,7 @@ class PipelineMapper:
             answer = await self.run_row(row, position)
             record = self._record(answer)
             if self.kind is None:
-                table = _untyped([record])
+                table = _make_untyped_table([record])
                 check_joinable([*progress.tables, table])
                 progress.tables.append(table)
             progress.found[position] = record
@@ -482,7 +482,7 @@ def _position_of(failure: Failure) -> int:
     return failure.position
 
 
-def _untyped(records: list[Record]) -> pa.Table:
+def _make_untyped_table(records: list[Record]) -> pa.Table:
     """Make a table of records with the types that Arrow finds; a later one may have more keys."""
     missing = dict.fromkeys(_list_names(records))
     return pa.Table.from_pylist([missing | record for record in records])

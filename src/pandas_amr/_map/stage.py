@@ -681,7 +681,7 @@ class MapStage:
         """
         problem = self.findings.stores[mapped.map].find_clash(mapped.table)
         if problem is None and mapped.positions:
-            problem = self._doubled_name(mapped)
+            problem = self._find_doubled_name(mapped)
             if problem is not None and not self._spec.job.needs_model:
                 raise ColumnError(problem)
         if problem is None:
@@ -694,7 +694,7 @@ class MapStage:
             failures.append(failure)
         return replace(mapped, positions=[], table=pa.table({}), failures=failures)
 
-    def _doubled_name(self, mapped: MappedShard) -> str | None:
+    def _find_doubled_name(self, mapped: MappedShard) -> str | None:
         """Say which column of a function without a type would be there twice; None if none would.
 
         Which columns it gives is known only now, and their names depend on how many there are.

@@ -96,7 +96,7 @@ async def derive(
         raise no_plan_error(f"the planner's request failed ({problem})", job) from error
 
 
-def given_plan(job: Job) -> Plan:
+def make_given_plan(job: Job) -> Plan:
     """Return the plan of a call that leaves nothing open."""
     fixed = job.given.fixed()
     if job.task:

@@ -337,16 +337,16 @@ def recorder_here() -> tuple[Recorder, RecordedNode] | None:
     return recorder, node.recorded
 
 
-def listened() -> Scope | None:
+def find_listened_scope() -> Scope | None:
     """Return where this code runs if somebody listens, so that an event is worth being built.
 
-    ``if (scope := listened()) is not None: scope.emit(Recalled(*scope.at, answers=3))``
+    ``if (scope := find_listened_scope()) is not None: scope.emit(Recalled(*scope.at, answers=3))``
     """
     scope = _scope.get()
     return scope if scope is not None and scope.trace.listeners else None
 
 
-def timed() -> Scope | None:
+def find_timed_scope() -> Scope | None:
     """Return where this code runs if it matters how long it takes: for events, or for spans."""
     scope = _scope.get()
     if scope is None or not (scope.trace.listeners or scope.trace.spans is not None):
@@ -356,14 +356,14 @@ def timed() -> Scope | None:
 
 def record_event(make: Callable[[float, str, str], Event]) -> None:
     """Record an event here, made of time, node and run; it is made only if somebody listens."""
-    scope = listened()
+    scope = find_listened_scope()
     if scope is not None:
         scope.emit(make(*scope.at))
 
 
 def add_to_call(usage: Usage) -> None:
     """Add to what the call that goes on has spent, if somebody listens."""
-    scope = listened()
+    scope = find_listened_scope()
     if scope is not None and scope.call is not None:
         first = not scope.call.usage.tries
         scope.call.usage = usage if first else scope.call.usage + usage
@@ -375,7 +375,7 @@ def use_scope_of_second_request() -> Iterator[None]:
 
     While it waits for its place the first one is under way, so that the call does not wait.
     """
-    scope = listened()
+    scope = find_listened_scope()
     if scope is None or scope.call is None:
         yield
         return
@@ -391,7 +391,7 @@ def record_tool(tool: str, call: int) -> Iterator[None]:
         tool: its name.
         call: the number of the model's call in whose answer the tool's call stands.
     """
-    scope = timed()
+    scope = find_timed_scope()
     if scope is None:
         yield
         return
@@ -466,7 +466,7 @@ class WaitRecord:
 def record_wait(kind: WaitKind) -> Iterator[WaitRecord]:
     """Record that the block is a wait, whatever way it ends."""
     wait = WaitRecord(kind)
-    scope = timed()
+    scope = find_timed_scope()
     if scope is None:
         yield wait
         return

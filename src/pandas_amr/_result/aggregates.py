@@ -120,7 +120,7 @@ class _Comparison:
         """Compute one aggregate twice: one row, or one row per group and value."""
         findings = self.frame[figure.field]
         labels = self.labels[figure.field]
-        counted = self._labelled_rows(labels)
+        counted = self._find_labelled_rows(labels)
         found = self._compute(findings, counted, {}, figure.function)
         labelled = self._compute(labels, counted, self.labels, figure.function)
         rows: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ class _Comparison:
                 rows.append(_make_row(figure, group, None, first, second))
         return rows
 
-    def _labelled_rows(self, labels: pd.Series) -> NDArray[np.bool_]:
+    def _find_labelled_rows(self, labels: pd.Series) -> NDArray[np.bool_]:
         """Return the rows whose labels say if the row counts, in which group, and its value."""
         rows: NDArray[np.bool_] = labels.notna().to_numpy()
         if self.answer.where in self.labels:

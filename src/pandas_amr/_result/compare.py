@@ -75,7 +75,7 @@ def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
         case (None, _) | (_, None):
             return False
         case (str(), str()):
-            return _normalized(first) == _normalized(second)
+            return _normalize(first) == _normalize(second)
         case (list(), list()):
             return _have_same_items(first, second, tolerance)
         case (dict(), dict()):
@@ -112,7 +112,7 @@ def _have_same_items(first: list[Any], second: list[Any], tolerance: float) -> b
     return True
 
 
-def _normalized(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 

@@ -53,7 +53,7 @@ def _select_group(
     if group is None and not any(_is_same_group(other, None) for other in groups):
         raise UsageError(
             "This answer has one part per group or column; pass group= "
-            f"(one of {_listed(groups)}): explain({item!r}, group=...)."
+            f"(one of {_join_names(groups)}): explain({item!r}, group=...)."
         )
     matches = [_is_same_group(other, group) for other in rows["group"]]
     return rows[np.array(matches, dtype=bool)]
@@ -73,14 +73,14 @@ def _select_column(
     if column is None and len(columns) > 1:
         raise UsageError(
             "Agents wrote several columns of this answer; pass column= "
-            f"(one of {_listed(columns)}): explain({item!r}, column=...)."
+            f"(one of {_join_names(columns)}): explain({item!r}, column=...)."
         )
     wanted = columns[0] if column is None else column
     selected: pd.DataFrame = rows[rows["column"] == wanted]
     return selected
 
 
-def _listed(names: Iterable[Any]) -> str:
+def _join_names(names: Iterable[Any]) -> str:
     distinct = list(dict.fromkeys(map(repr, names)))
     listed = distinct[:MOST_NAMED]
     if len(distinct) > MOST_NAMED:

@@ -53,16 +53,7 @@ def _name_fields(fields: list[str], labels: object) -> dict[Any, Any]:
         raise UsageError(
             "There is nothing to compare labels with: the result's frame holds no findings."
         )
-    by_field: dict[Any, Any]
-    if isinstance(labels, pd.DataFrame):
-        known = [name for name in labels.columns if name in fields]
-        by_field = {name: labels[name] for name in known}
-    elif isinstance(labels, Mapping):
-        by_field = dict(labels)
-    elif len(fields) == 1:
-        by_field = {fields[0]: labels}
-    else:
-        by_field = {getattr(labels, "name", None): labels}
+    by_field = _split_by_name(fields, labels)
     listed = ", ".join(map(repr, fields))
     if not by_field:
         raise UsageError(f"Labels are of the findings {listed}, and these name none of them.")
@@ -76,6 +67,18 @@ def _name_fields(fields: list[str], labels: object) -> dict[Any, Any]:
             suggestion = did_you_mean(name, fields)
             raise UsageError(f"Labels are of the findings {listed}, not {name!r}.{suggestion}")
     return by_field
+
+
+def _split_by_name(fields: list[str], labels: object) -> dict[Any, Any]:
+    """Return labels by the names that they have; what has no name is of the only field."""
+    if isinstance(labels, pd.DataFrame):
+        known = [name for name in labels.columns if name in fields]
+        return {name: labels[name] for name in known}
+    if isinstance(labels, Mapping):
+        return dict(labels)
+    if len(fields) == 1:
+        return {fields[0]: labels}
+    return {getattr(labels, "name", None): labels}
 
 
 def _match_rows(frame: pd.DataFrame, field: str, values: Any) -> pd.Series:

@@ -266,7 +266,7 @@ class OutFolder:
     def write_plan(self, call: str, plan: str) -> None:
         """Note the plan, and which call it was made for."""
         path = self.path / ASIDE / PLAN
-        with _written_whole(path) as temporary:
+        with _write_whole(path) as temporary:
             text = json.dumps({"format": FORMAT, "call": call, "plan": plan})
             temporary.write_text(text, "utf-8")
 
@@ -325,12 +325,12 @@ def _read_part(path: Path) -> WrittenPart | None:
 def _write_table(path: Path, table: pa.Table, notes: Mapping[str, Any] | None = None) -> None:
     if notes is not None:
         table = table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})
-    with _written_whole(path) as temporary:
+    with _write_whole(path) as temporary:
         pq.write_table(table, temporary)
 
 
 @contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
+def _write_whole(path: Path) -> Iterator[Path]:
     """Give a path to write to; it becomes ``path`` once what was written is on the disk."""
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:

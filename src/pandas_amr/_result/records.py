@@ -175,7 +175,7 @@ def read_type(result: Result, name: str | None, known: Any) -> FindingType:
     """
     if not isinstance(known, TypeName):
         return FindingType.of(known, name)
-    stored = _stored_type(result, name)
+    stored = _read_stored_type(result, name)
     if not known.qualname:
         return stored
     kind = FindingType.of(as_finding(known.find()), name)
@@ -183,7 +183,7 @@ def read_type(result: Result, name: str | None, known: Any) -> FindingType:
     return kind
 
 
-def _stored_type(result: Result, name: str | None) -> FindingType:
+def _read_stored_type(result: Result, name: str | None) -> FindingType:
     """Return the type of a map's findings that the plan's JSON has."""
     planned = result.plan.finding
     kind = planned[name] if isinstance(planned, dict) else planned
@@ -206,7 +206,7 @@ def replace_types(result: Result, finding: object) -> dict[str | None, Any]:
         kinds[name] = by_map.get(name, before)
         if isinstance(before, TypeName) and kinds[name] is not before:
             kind = FindingType.of(kinds[name], name)
-            _check_same_fields(kind, _stored_type(result, name))
+            _check_same_fields(kind, _read_stored_type(result, name))
     for name in by_map:
         if name in known:
             continue

@@ -217,7 +217,7 @@ class _Tables:
         except CannotEncode as error:
             raise _refusal(part, str(error)) from None
         except REFUSED:
-            raise _refusal(part, _refused_column(encoded)) from None
+            raise _refusal(part, _describe_refused_column(encoded)) from None
         changed = first_difference(encoded.table, again.table)
         if changed is not None or again.labels != encoded.labels:
             raise _refusal(part, _describe_array(encoded, changed))
@@ -313,7 +313,7 @@ def _refusal(part: str, why: str) -> UsageError:
     )
 
 
-def _refused_column(encoded: Encoded) -> str:
+def _describe_refused_column(encoded: Encoded) -> str:
     """Describe what Parquet refuses of a table."""
     for name in encoded.table.column_names:
         try:

@@ -283,7 +283,7 @@ def make_dry_spec(spec: Spec, *, is_sampled: bool) -> Spec:
     job = replace(
         job,
         callables=_typical_functions(job, plan),
-        computed=None if job.computed is None else _written_columns(job.computed),
+        computed=None if job.computed is None else _find_written_columns(job.computed),
         reducer=None,
         reduce_agent=_with_text(job.reduce_agent),
         redaction=None if job.redaction is None else KnownRedaction(job.redaction),
@@ -329,7 +329,7 @@ def _typical_functions(job: Job, plan: Plan) -> dict[str | None, Any]:
     return functions
 
 
-def _written_columns(computed: Mapping[str, Any]) -> dict[str, Any]:
+def _find_written_columns(computed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that agents write; what pandas computes takes no call."""
     written: dict[str, Any] = {}
     for name, how in computed.items():

@@ -31,7 +31,7 @@ from pandas_amr._plan.call import Pipeline as RowPipeline
 from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
-from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
+from pandas_amr._plan.planner import derive, find_shown_rows, make_given_plan
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.counts import counted_of
 from pandas_amr._records.engine import in_thread, run_off_loop
@@ -275,7 +275,7 @@ class Pipeline:
             if warning is not None:
                 self.state.warnings.append(warning)
         else:
-            plan = given_plan(spec.job)
+            plan = make_given_plan(spec.job)
         self.spec = await services.run_large(spec, _complete_plan, spec, plan)
         recorder = services.trace.recorder
         if recorder is not None:

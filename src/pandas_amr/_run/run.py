@@ -176,9 +176,9 @@ class Run(Generic[Given]):
         caller = find_caller()
         self._watch.notices.begin(caller, waits=waits)
         with use_caller(caller):
-            self._submitted = submit(self._carried_out())
+            self._submitted = submit(self._carry_out_job())
 
-    async def _carried_out(self) -> Any:
+    async def _carry_out_job(self) -> Any:
         self._task = asyncio.current_task()
         try:
             with UserTraceback():  # a task keeps the frames of its error, and those keep this run
@@ -204,7 +204,7 @@ class Run(Generic[Given]):
         shown = ShownProgress(self._watch, self._about, shown=self._shown)
         shown.begin()
         try:
-            outcome = await self._worked()
+            outcome = await self._keep_outcome()
         except asyncio.CancelledError:
             await shown.end(Ending("partial", "cancelled"))
             raise
@@ -215,15 +215,15 @@ class Run(Generic[Given]):
         await shown.end(describe_end(_result_of(outcome), self._watch.progress))
         return outcome
 
-    async def _worked(self) -> Any:
+    async def _keep_outcome(self) -> Any:
         """What comes of it; kept here too, since an interrupt may come before anybody takes it."""
         if self._unwanted:
             raise asyncio.CancelledError
-        outcome = await self._work(watch=self._watch, interrupted=self._interrupted)
+        outcome = await self._work(watch=self._watch, interrupted=self._note_interrupt)
         self._partial = _result_of(outcome)
         return outcome
 
-    def _interrupted(self, partial: Result) -> None:
+    def _note_interrupt(self, partial: Result) -> None:
         self._partial = partial
 
     def result(self) -> Given:
@@ -248,7 +248,7 @@ class Run(Generic[Given]):
             if self._submitted is None:
                 self._begin(waits=True)
                 self._watch.notices.issue_until_done(self._future)
-            return self._given(self._future.result())
+            return self._give(self._future.result())
         except concurrent.futures.CancelledError:
             cancelled = asyncio.CancelledError("The run was cancelled.")
             self._stop_for(cancelled)
@@ -279,7 +279,7 @@ class Run(Generic[Given]):
         """
         with UserTraceback():
             try:
-                yield from self._landed()
+                yield from self._list_landed()
             except GeneratorExit:
                 raise
             except BaseException as error:  # at whatever moment a signal's handler raises it
@@ -294,7 +294,7 @@ class Run(Generic[Given]):
                 "they are in the parts of the result's frame, run.result().frame."
             )
 
-    def _landed(self) -> Iterator[dict[str, Any]]:
+    def _list_landed(self) -> Iterator[dict[str, Any]]:
         self._check_iterable()
         place = 0
         while True:
@@ -316,7 +316,7 @@ class Run(Generic[Given]):
             while True:
                 waiting = self._watch.next(place)
                 if waiting is not None:
-                    await self._waited_for(waiting)
+                    await self._wait_for(waiting)
                     continue
                 batch = self._watch.batch(place)
                 if batch is None:
@@ -401,7 +401,7 @@ class Run(Generic[Given]):
             return f"{count} found, and no journal keeps them; run it again to begin anew."
         return f"{count} found, and no journal keeps them; take them from the exception's .partial."
 
-    async def _waited_for(self, future: concurrent.futures.Future[Any]) -> Any:
+    async def _wait_for(self, future: concurrent.futures.Future[Any]) -> Any:
         """Wait for a future; if cancelled, stop the run and give the error what was found."""
         try:
             return await asyncio.wrap_future(future)
@@ -417,9 +417,9 @@ class Run(Generic[Given]):
             self._submitted.cancel()
         else:  # interrupted where it was begun, before anybody knew it by its future
             self._unwanted = True
-            engine_loop().call_soon_threadsafe(self._dropped)
+            engine_loop().call_soon_threadsafe(self._drop)
 
-    def _dropped(self) -> None:
+    def _drop(self) -> None:
         """On the engine: stop the run, or note that it never begins."""
         if self._task is not None:
             self._task.cancel()
@@ -434,13 +434,13 @@ class Run(Generic[Given]):
     def __await__(self) -> Generator[Any, None, Given]:
         with UserTraceback():
             try:
-                outcome = yield from self._waited_for(self._future).__await__()
+                outcome = yield from self._wait_for(self._future).__await__()
             except Exception as error:
                 self._forget_waits(error)
                 raise
-            return self._given(outcome)
+            return self._give(outcome)
 
-    def _given(self, outcome: Result | Draft) -> Given:
+    def _give(self, outcome: Result | Draft) -> Given:
         """Return what the verb gives."""
         try:
             return self._make(outcome)
@@ -635,13 +635,13 @@ def make_spec(call: Call, settings: Settings, changes: Mapping[str, Any] | None 
     if changes:
         of_block = {**settings.of_block, **changes}
         settings = settings.with_changes({**changes, "of_block": of_block})
-    job, lms = prepared(call, settings)
+    job, lms = prepare_call(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
     check_models(spec)
     return spec
 
 
-def prepared(
+def prepare_call(
     call: Call, settings: Settings, parent: SharedRun | None = None
 ) -> tuple[Job, Mapping[Phase, LM]]:
     """Check a call and find the models of its phases: in another run that one's, if it names none.

@@ -64,7 +64,7 @@ def make_shape(
     elif was_reduced_whole:
         for reduce in dry:
             about = reduce.about and not tree
-            reduces += [_as_expected(node, about=about) for node in reduce.nodes]
+            reduces += [_make_expected_node(node, about=about) for node in reduce.nodes]
     elif dry:
         for reduce in dry:
             reduces += _scale(reduce, part, maps)
@@ -76,11 +76,11 @@ def make_shape(
 
 def shape_of_answer(dry: DryReduce) -> Shape:
     """Make the shape of a run in which one agent answers from the whole content."""
-    nodes = [_as_expected(node, about=False) for node in dry.nodes]
+    nodes = [_make_expected_node(node, about=False) for node in dry.nodes]
     return Shape(reduces=tuple(nodes))
 
 
-def _as_expected(node: Node, *, about: bool) -> GraphNode:
+def _make_expected_node(node: Node, *, about: bool) -> GraphNode:
     return GraphNode(
         node.id,
         node.type,
@@ -247,7 +247,7 @@ def _with_all_maps(dry: DryReduce) -> list[GraphNode]:
     for node in dry.nodes:
         own = [parent for parent in node.parents if parent in names]
         parents = (*own, *EVERY_MAP)
-        expected = _as_expected(node, about=dry.about)
+        expected = _make_expected_node(node, about=dry.about)
         nodes.append(replace(expected, parents=parents))
     return nodes
 

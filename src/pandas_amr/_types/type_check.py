@@ -38,14 +38,14 @@ _ACCEPTED: dict[type, Any] = {
 
 def find_mistyped_field(record: BaseModel) -> str | None:
     """Return the name of a field whose value does not have its type; None if all have."""
-    for name, kind in _checked_fields(type(record)):
+    for name, kind in _list_fields(type(record)):
         if is_mistyped(getattr(record, name), kind):
             return name
     return None
 
 
 @lru_cache(maxsize=256)
-def _checked_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+def _list_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
     """Return the model's fields and their types; a field with the default None may be None."""
     fields: list[tuple[str, Any]] = []
     for name, kind in field_types(model).items():

@@ -227,7 +227,7 @@ class FileSource:
         self._names = _short_names([fragment.path for fragment in self._fragments])
         self._scanned = dataset.schema.remove_metadata()
         for fragment, name in zip(self._fragments, self._names, strict=True):
-            with _reading(name):
+            with _explain_failure(name):
                 _ = fragment.physical_schema  # opens the file
         if joins:
             self._scanned = join_file_schemas(self._scanned, self._fragments, self._names)
@@ -263,7 +263,7 @@ class FileSource:
         identity = self._identify(fragment, name)
         start = 0
         if identity is None:
-            for table in cut_tables(_explained(self._tables_of(fragment), name)):
+            for table in cut_tables(_explain_failures(self._tables_of(fragment), name)):
                 key = _make_key(name, start, _digest_table(table))
                 yield InputPart(key, name, table.num_rows, None if key in done else table)
                 start += table.num_rows
@@ -273,7 +273,7 @@ class FileSource:
             start += done[key]
         if start and start == self._rows_of(fragment):
             return
-        tables = _explained(self._tables_of(fragment), name)
+        tables = _explain_failures(self._tables_of(fragment), name)
         for table in cut_tables(_skip_rows(tables, start)):
             key = _make_key(*identity, start)
             rows = None if key in done else table
@@ -351,7 +351,7 @@ class FileSource:
         is_all = len(chosen) == len(pieces)
         tables = [self.schema.empty_table()]
         for piece in chosen:
-            with _reading(piece.path):
+            with _explain_failure(piece.path):
                 tables.append(self._draw_from(piece, each, is_spread=is_all))
         return pa.concat_tables(tables)
 
@@ -364,7 +364,7 @@ class FileSource:
         tables = [self.schema.empty_table()]
         start = 0
         name = Path(piece.path).name
-        for table in _explained(self._tables_of(piece), name):
+        for table in _explain_failures(self._tables_of(piece), name):
             if start > wanted[-1]:
                 break
             end = start + table.num_rows
@@ -374,14 +374,14 @@ class FileSource:
         return pa.concat_tables(tables)
 
 
-def _explained(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
+def _explain_failures(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
     """Give tables as they come, and say which file cannot be read if it cannot."""
-    with _reading(name):
+    with _explain_failure(name):
         yield from tables
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
+def _explain_failure(name: str) -> Iterator[None]:
     """Say which file cannot be read if it cannot.
 
     Raises:

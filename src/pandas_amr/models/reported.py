@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.events import CallBegan, CallEnded
-from pandas_amr._records.trace import CallRecord, Scope, timed, type_name, use_scope
+from pandas_amr._records.trace import CallRecord, Scope, find_timed_scope, type_name, use_scope
 from pandas_amr.models.waits import host_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Reported:
         Raises:
             ModelError: as the model inside.
         """
-        scope = timed()
+        scope = find_timed_scope()
         if scope is None:
             return await self._model.complete(request)
         self._model.check_calls(request)  # what is not sent is no call

@@ -135,7 +135,7 @@ def take_rows(part: pd.DataFrame, places: list[int]) -> pd.DataFrame:
     return part.iloc[places]
 
 
-def kept_rows(findings: pd.DataFrame, statuses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def find_kept_rows(findings: pd.DataFrame, statuses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Tell which rows a filter keeps: those that it has not refused, and that have content."""
     is_met = findings[KEEP].fillna(True).astype(bool).to_numpy()  # noqa: FBT003 (a value)
     kept: np.ndarray[Any, Any] = is_met & (statuses != "empty")

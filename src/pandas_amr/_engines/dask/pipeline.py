@@ -17,7 +17,7 @@ import numpy as np
 from pandas_amr._context.part_progress import PartsProgress
 from pandas_amr._context.progress import Progress
 from pandas_amr._engines.dask.findings import join_parts, rows_found
-from pandas_amr._engines.dask.frame import kept_rows, make_lazy_frame, read_rows
+from pandas_amr._engines.dask.frame import find_kept_rows, make_lazy_frame, read_rows
 from pandas_amr._engines.dask.messages import (
     REPORT_S,
     FailedPart,
@@ -563,7 +563,7 @@ class ClusterPipeline(Pipeline):
             part.has_begun = True
             self._progress.begin(number, part.rows or 0)
 
-    def part_reported(self, number: int, report: Report) -> None:
+    def note_part_report(self, number: int, report: Report) -> None:
         """Note how far a part is; no further one begins if it ends the run."""
         if report.outcome is not None and self._ends_run(report.outcome):
             self._halt()
@@ -745,7 +745,7 @@ class ClusterPipeline(Pipeline):
         added, keep = findings.findings(), None
         statuses = findings.row_statuses()
         if spec.job.verb == "filter":
-            keep = kept_rows(added, statuses)
+            keep = find_kept_rows(added, statuses)
             added = added.drop(columns=KEEP)
         if spec.plan.status_columns:
             failures = self.state.sorted_failures(spec.job.names)

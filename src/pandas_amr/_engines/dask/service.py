@@ -40,7 +40,7 @@ class PartListener(Protocol):
         """Note that a worker has begun a part."""
         ...
 
-    def part_reported(self, number: int, report: Report) -> None:
+    def note_part_report(self, number: int, report: Report) -> None:
         """Note how far it is."""
         ...
 
@@ -208,7 +208,7 @@ class Service:
         self._count_usage(part, report.usage)
         if part.outcome.done():
             return "drop"
-        self._listener.part_reported(number, report)
+        self._listener.note_part_report(number, report)
         if report.outcome is not None:
             self._end_claims(number)
             part.outcome.set_result(report.outcome)

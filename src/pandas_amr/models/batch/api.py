@@ -178,7 +178,7 @@ class BatchAPI:
         if may_have_arrived(failure):
             batches = await self.find(digest, file)
             if batches is None:
-                raise run_ending(
+                raise make_run_ending_error(
                     f"It is not known whether a batch was created ({failure}), and this server "
                     "lists none. Look there first: the same call creates another one."
                 )
@@ -365,7 +365,7 @@ def may_have_arrived(error: ModelUnavailable) -> bool:
     return not (error.busy or error.gone or NO_FILE.search(str(error)))
 
 
-def run_ending(message: str) -> ModelUnavailable:
+def make_run_ending_error(message: str) -> ModelUnavailable:
     """Make an error that ends its run."""
     error = ModelUnavailable(message, attempts=0)
     error.fatal = True

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.trace import record_wait
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
-from pandas_amr.models.batch.api import ENDPOINT, BatchAPI, TooMuch, digest_of, run_ending
+from pandas_amr.models.batch.api import (
+    ENDPOINT,
+    BatchAPI,
+    TooMuch,
+    digest_of,
+    make_run_ending_error,
+)
 from pandas_amr.models.batch.patience import GROWTH, LONGEST_WAIT_S
 from pandas_amr.models.batch.records import Creation, Records
 from pandas_amr.models.batch.requests import (
@@ -282,7 +288,7 @@ class Batched:
         while not batch.ended:
             if CLOCK.now() > latest:
                 hours = f"{LONGEST_BATCH_S / 3600:.0f} hours"
-                raise _given_up(f"The batch {batch.id} has not ended within {hours}.")
+                raise _make_giving_up_error(f"The batch {batch.id} has not ended within {hours}.")
             await asyncio.sleep(poll_s)
             poll_s = min(LONGEST_WAIT_S, poll_s * GROWTH)
             try:
@@ -327,7 +333,7 @@ class Batched:
                 attempts=0,
             )
         if batch.status == "cancelled":
-            raise _given_up(
+            raise _make_giving_up_error(
                 f"The batch {batch.id} was cancelled before it had answered {len(left):,} of its "
                 "requests."
             )
@@ -358,8 +364,10 @@ def _not_reported(batch: BatchState, error: ModelError) -> ModelUnavailable:
     raise error
 
 
-def _given_up(message: str) -> ModelUnavailable:
-    return run_ending(f"{message} Its answers are kept; the same call goes on from there.")
+def _make_giving_up_error(message: str) -> ModelUnavailable:
+    return make_run_ending_error(
+        f"{message} Its answers are kept; the same call goes on from there."
+    )
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

@@ -88,18 +88,18 @@ class Records:
 
     def begin(self, creation: Creation) -> None:
         """Record that a batch is about to be created."""
-        self._write(self._creating(creation), asdict(creation))
+        self._write(self._creation_path(creation), asdict(creation))
 
     def end(self, creation: Creation, name: str | None) -> None:
         """Record the outcome of a creation: a batch, or none."""
         if name is not None:
             self.add(name, creation.keys)
-        _remove(self._creating(creation))
+        _remove(self._creation_path(creation))
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
-    def _creating(self, creation: Creation) -> Path:
+    def _creation_path(self, creation: Creation) -> Path:
         return self._folder / f"{hashlib.sha256(creation.file.encode()).hexdigest()[:32]}.creating"
 
     def _write(self, file: Path, content: object) -> None:

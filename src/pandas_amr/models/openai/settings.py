@@ -210,7 +210,7 @@ class Adapting:
         message = str(error)
         if not self._settings.is_answered and self._learn_form(message):
             return
-        name = self._refused_setting(message, sent)
+        name = self._find_refused_setting(message, sent)
         if name is None:
             return
         if UNSUPPORTED.search(message):
@@ -231,7 +231,7 @@ class Adapting:
             return False
         return True
 
-    def _refused_setting(self, message: str, sent: Mapping[str, Any]) -> str | None:
+    def _find_refused_setting(self, message: str, sent: Mapping[str, Any]) -> str | None:
         """Find the setting that a refusal names first; None if it names none.
 
         A setting with which a request was answered is not refused: the message is about a row.

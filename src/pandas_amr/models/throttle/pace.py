@@ -474,14 +474,14 @@ def _share_limits(limits: RateLimits, share: Share) -> RateLimits:
         return limits
     return replace(
         limits,
-        requests=_scaled(limits.requests, share.requests),
-        requests_left=_scaled(limits.requests_left, share.requests),
-        tokens=_scaled(limits.tokens, share.tokens),
-        tokens_left=_scaled(limits.tokens_left, share.tokens),
+        requests=_scale(limits.requests, share.requests),
+        requests_left=_scale(limits.requests_left, share.requests),
+        tokens=_scale(limits.tokens, share.tokens),
+        tokens_left=_scale(limits.tokens_left, share.tokens),
     )
 
 
-def _scaled(amount: float | None, share: float) -> float | None:
+def _scale(amount: float | None, share: float) -> float | None:
     return None if amount is None else amount * share
 
 

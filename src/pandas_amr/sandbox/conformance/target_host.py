@@ -110,7 +110,7 @@ class TargetHost:
         abstract.bind(f"\0{abstract_name}")
         unix.listen()
         abstract.listen()
-        self._stack.enter_context(_answering(tcp))
+        self._stack.enter_context(_answer_all(tcp))
         return {
             "tcp": str(tcp.getsockname()[1]),
             "udp": str(udp.getsockname()[1]),
@@ -158,7 +158,7 @@ def read_sibling(output: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _answering(listener: socket.socket) -> Iterator[None]:
+def _answer_all(listener: socket.socket) -> Iterator[None]:
     """Answer all who connect, from a thread."""
     listener.listen()
     threading.Thread(target=_answer, args=(listener,), daemon=True).start()

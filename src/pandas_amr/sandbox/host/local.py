@@ -180,7 +180,7 @@ def _find_packages(packages: Sequence[str]) -> tuple[list[str], list[str]]:
         location = _locate(name)
         if location is None:
             continue
-        folders += _needed_folders(location)
+        folders += _list_needed_folders(location)
         paths.append(str(location.parent))
     return list(dict.fromkeys(folders)), list(dict.fromkeys(paths))
 
@@ -202,7 +202,7 @@ def _locate(name: str) -> Path | None:
     return Path(folders[0] if folders else spec.origin or "").absolute()
 
 
-def _needed_folders(location: Path) -> list[str]:
+def _list_needed_folders(location: Path) -> list[str]:
     """Return what must be visible so that the package at ``location`` can be imported."""
     parent = location.parent
     if parent.name in {"site-packages", "dist-packages"}:
