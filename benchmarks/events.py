@@ -10,6 +10,10 @@ printed, too, and what the events of a call take by themselves. On are: a listen
 drawn as on a terminal, the trace with what it keeps by default. Off: no listener, no progress, and `trace="off"` where a
 call takes that; the nodes themselves are recorded either way then.
 
+`--instructions` counts what the processor is told to do instead of how long it takes, with valgrind's callgrind (which
+takes 60 times as long): the same on a machine that does much else, where times differ by more than the share. What
+happens once in so many seconds (progress is drawn, events are handed over) happens once in 60 times as many then.
+
 Aim: under 5 %. Options: `--calls 20000 --pairs 20 --connections 64`; `--otel` adds spans, which the SDK makes and throws
 away (pip install opentelemetry-sdk): that is what OpenTelemetry costs, and no part of the aim.
 """
@@ -25,15 +29,21 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import httpx2
 import openai
 import pandas as pd
 
 import pandas_amr as amr
+from pandas_amr._context import delivery, progress_bars
 from pandas_amr._context.delivery import Delivery
 from pandas_amr._records.engine import submit
 from pandas_amr._records.events import Landed
@@ -45,6 +55,7 @@ from pandas_amr.testing import ScriptedRequest, ScriptedServer, findings
 from pandas_amr.testing.completions import CompletionWriter
 
 MOST_SHARE = 0.05
+SLOWER = 60  # what runs under callgrind
 
 
 class Terminal(io.StringIO):
@@ -141,8 +152,8 @@ async def tell(calls: int, *, is_on: bool) -> float:
         told[0] += 1
 
     model, request, trace = Reported(Answered(), name="m", server="http://m/v1"), Request((), "map"), Trace()
-    delivery = Delivery(count, print) if is_on else None
-    trace.listeners += [delivery] if is_on else []
+    handing_over = Delivery(count, print) if is_on else None
+    trace.listeners += [handing_over] if is_on else []
     began = time.process_time()
     with use_scope(Scope(trace)):
         for number in range(calls):
@@ -152,8 +163,8 @@ async def tell(calls: int, *, is_on: bool) -> float:
                 trace.emit(Landed(*trace.at_node(""), units=1, rows=1))
             if number % 50 == 0:
                 await asyncio.sleep(0)
-    if delivery is not None:
-        await delivery.end()
+    if handing_over is not None:
+        await handing_over.end()
         assert told[0] == 5 * calls
     return time.process_time() - began
 
@@ -164,6 +175,52 @@ def cost_of_events(calls: int = 4000, turns: int = 8) -> float:
     return (min(took[True]) - min(took[False])) / calls * 1e6
 
 
+def run_counted(calls: int, connections: int, side: str) -> None:
+    """In a process under callgrind: run once, and let its instructions be counted meanwhile."""
+    delivery.HAND_OVER_S *= SLOWER
+    progress_bars.TICK_S *= SLOWER
+    lm = amr.LM("m", client=client_in_process(), journaled=False)
+    run(lm, 200, connections, is_on=side == "on", otel=False)
+    switch_counting("on")
+    run(lm, calls, connections, is_on=side == "on", otel=False)
+    switch_counting("off")
+
+
+def switch_counting(to: str) -> None:
+    subprocess.run(["callgrind_control", "-i", to, str(os.getpid())], check=True, capture_output=True)
+
+
+def count_instructions(calls: int, connections: int) -> tuple[int, int]:
+    """Return the instructions of a run with all off, and of one with all on; they run side by side."""
+    own = [sys.executable, __file__, "--calls", str(calls), "--connections", str(connections)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {side: Path(folder, side) for side in ("off", "on")}
+        running = []
+        for side, path in paths.items():
+            callgrind = [
+                "valgrind",
+                "--quiet",
+                "--tool=callgrind",
+                "--instr-atstart=no",
+                f"--callgrind-out-file={path}",
+            ]
+            environment = os.environ | {"PYTHONHASHSEED": "0"}
+            running.append(subprocess.Popen([*callgrind, *own, "--counted", side], env=environment))
+        for process in running:
+            assert process.wait() == 0
+        off, on = (int(re.findall(r"^totals: (\d+)", path.read_text(), re.MULTILINE)[0]) for path in paths.values())
+    return off, on
+
+
+def print_instructions(calls: int, connections: int) -> None:
+    off, on = count_instructions(calls, connections)
+    share = on / off - 1
+    print(
+        f"{calls} calls a side; thousands of instructions a call, off and on: {off / calls / 1e3:.0f} and {on / calls / 1e3:.0f}"
+    )
+    print(f"share {share:.1%}, aim under {MOST_SHARE:.0%}: {'met' if share < MOST_SHARE else 'missed'}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--calls", type=int, default=20_000, help="of each side, all pairs together")
@@ -171,7 +228,17 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--http", action="store_true", help="over loopback")
     parser.add_argument("--otel", action="store_true", help="with spans, too")
+    parser.add_argument(
+        "--instructions", action="store_true", help="count them, with valgrind; with --calls 2000 four minutes"
+    )
+    parser.add_argument("--counted", choices=["off", "on"], help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.counted:
+        run_counted(given.calls, given.connections, given.counted)
+        return
+    if given.instructions:
+        print_instructions(given.calls, given.connections)
+        return
     if given.otel:
         set_up_otel()
     if given.http:

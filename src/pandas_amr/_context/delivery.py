@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 5.0  # for which a run that has ended waits until its listener has had all events
 MOST_BEHIND = 100_000  # events that wait for a slow listener
-HAND_OVER_S = 0.02  # between hand-overs: one for each event would take more than all the rest
+HAND_OVER_S = 0.1  # between hand-overs: each wakes the thread, which takes more than an event
 NOT_AGAIN = "it is not called again in this run"
 
 
