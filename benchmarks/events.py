@@ -56,6 +56,7 @@ from pandas_amr.testing.completions import CompletionWriter
 
 MOST_SHARE = 0.05
 SLOWER = 60  # what runs under callgrind
+PIPES = []  # to servers, which end with them
 
 
 class Terminal(io.StringIO):
@@ -82,6 +83,7 @@ class InProcess(httpx2.AsyncBaseTransport):
         self._writer = CompletionWriter()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await asyncio.sleep(0)  # as with a socket: else one task does it all, and timers wait until the end
         scripted = ScriptedRequest(0, json.loads(request.content))
         return httpx2.Response(200, json=self._writer.write(scripted, provider(scripted)))
 
@@ -175,11 +177,21 @@ def cost_of_events(calls: int = 4000, turns: int = 8) -> float:
     return (min(took[True]) - min(took[False])) / calls * 1e6
 
 
-def run_counted(calls: int, connections: int, side: str) -> None:
+def make_lm(*, over_http: bool) -> amr.LM:
+    """Make the model: over loopback, with the server in a process of its own, or answered in this one."""
+    if not over_http:
+        return amr.LM("m", client=client_in_process(), journaled=False)
+    here, there = multiprocessing.Pipe()
+    PIPES.append(here)
+    multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True).start()
+    return amr.LM("m", base_url=here.recv(), api_key="k", journaled=False)
+
+
+def run_counted(calls: int, connections: int, side: str, *, over_http: bool) -> None:
     """In a process under callgrind: run once, and let its instructions be counted meanwhile."""
     delivery.HAND_OVER_S *= SLOWER
     progress_bars.TICK_S *= SLOWER
-    lm = amr.LM("m", client=client_in_process(), journaled=False)
+    lm = make_lm(over_http=over_http)
     run(lm, 200, connections, is_on=side == "on", otel=False)
     switch_counting("on")
     run(lm, calls, connections, is_on=side == "on", otel=False)
@@ -190,9 +202,10 @@ def switch_counting(to: str) -> None:
     subprocess.run(["callgrind_control", "-i", to, str(os.getpid())], check=True, capture_output=True)
 
 
-def count_instructions(calls: int, connections: int) -> tuple[int, int]:
+def count_instructions(calls: int, connections: int, *, over_http: bool) -> tuple[int, int]:
     """Return the instructions of a run with all off, and of one with all on; they run side by side."""
     own = [sys.executable, __file__, "--calls", str(calls), "--connections", str(connections)]
+    own += ["--http"] if over_http else []
     with tempfile.TemporaryDirectory() as folder:
         paths = {side: Path(folder, side) for side in ("off", "on")}
         running = []
@@ -212,8 +225,8 @@ def count_instructions(calls: int, connections: int) -> tuple[int, int]:
     return off, on
 
 
-def print_instructions(calls: int, connections: int) -> None:
-    off, on = count_instructions(calls, connections)
+def print_instructions(calls: int, connections: int, *, over_http: bool) -> None:
+    off, on = count_instructions(calls, connections, over_http=over_http)
     share = on / off - 1
     print(
         f"{calls} calls a side; thousands of instructions a call, off and on: {off / calls / 1e3:.0f} and {on / calls / 1e3:.0f}"
@@ -234,19 +247,14 @@ def main() -> None:
     parser.add_argument("--counted", choices=["off", "on"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.counted:
-        run_counted(given.calls, given.connections, given.counted)
+        run_counted(given.calls, given.connections, given.counted, over_http=given.http)
         return
     if given.instructions:
-        print_instructions(given.calls, given.connections)
+        print_instructions(given.calls, given.connections, over_http=given.http)
         return
     if given.otel:
         set_up_otel()
-    if given.http:
-        here, there = multiprocessing.Pipe()
-        multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True).start()
-        lm = amr.LM("m", base_url=here.recv(), api_key="k", journaled=False)
-    else:
-        lm = amr.LM("m", client=client_in_process(), journaled=False)
+    lm = make_lm(over_http=given.http)
     calls = given.calls // given.pairs
     for is_on in (True, False):  # imports, connections, what is learned of a server
         run(lm, 200, given.connections, is_on=is_on, otel=given.otel)
