@@ -146,8 +146,7 @@ def _fill_pieces(
     for key, value in cells.items():
         parts: list[Any] = [value]
         if count(to_json_line({key: value})) > limit:
-            beside_key = limit - count(to_json_line({key: ""}))
-            parts = _split_cell(value, max(1, limit // 2, beside_key), count)
+            parts = _split_cell(value, limit, count)
         for part in parts:
             size = count(to_json_line({key: part}))
             if pieces[-1] and (size > room or key in pieces[-1]):
