@@ -200,6 +200,16 @@ def mapped_again(files, out, **options) -> list[str]:
     return counted
 
 
+def test_files_below_a_home_that_is_itself_in_a_hidden_folder_are_found(tmp_path, monkeypatch):
+    home = tmp_path / "_homes" / ".me"
+    (home / "data" / "_notes").mkdir(parents=True)
+    (home / "data" / "rows.csv").write_text("text\na\n")
+    (home / "data" / "_notes" / "more.csv").write_text("text\nb\n")
+    monkeypatch.setenv("HOME", str(home))
+    for place, pattern in enumerate(("~/data/*.csv", "~/data/**/*.csv", str(home / "data" / "*.csv"))):
+        assert mapped_again(pattern, tmp_path / f"out-{place}") == ["a"]
+
+
 def test_a_folder_that_one_run_wrote_is_read_by_the_next(files, tmp_path):
     assert len(mapped_again(files, tmp_path / "first")) == 12
     doubled = amr.map(

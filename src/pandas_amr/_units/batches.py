@@ -179,7 +179,9 @@ def _find_paths(patterns: Sequence[str]) -> list[Path]:
     if found.closed:
         folder, reason = next(iter(found.closed.items()))
         raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
-    named = {part for pattern in patterns for part in Path(pattern).parts}
+    named: set[str] = set()
+    for pattern in patterns:
+        named.update(Path(os.path.expanduser(pattern)).parts)  # noqa: PTH111 (as find_files does)
     return [path for path in order_files(found.paths) if not _is_hidden(path, named)]
 
 
