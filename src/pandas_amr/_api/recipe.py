@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import RowOrigins
+    from pandas_amr._plan.call import Job
     from pandas_amr._records.graph import Graph
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.frames import Frame
@@ -255,31 +257,33 @@ class Recipe(CopiedHere, Pipeline):
             check_budget(known.budget, lms.values())
         first = self._stages[0]
         if first.verb != "then":  # what is wrong with it is told before anything runs
-            prepare_call(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
-            self._check_columns(frame)
+            call = Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given})
+            job, _ = prepare_call(call, known)
+            self._check_columns(job)
         self.check_planning(lms, known)  # of the later stages, too
         return self._make_run(frame, known, lms)
 
-    def _check_columns(self, frame: pd.DataFrame) -> None:
+    def _check_columns(self, job: Job) -> None:
         """Refuse stages that do not fit the columns before them, as far as these are known.
+
+        Args:
+            job: what the first stage does, checked.
 
         Raises:
             UsageError: there is one; nothing was sent.
         """
-        before: pd.DataFrame | None = frame
         is_filtered = False
-        for stage in self._stages:
+        for before, stage in itertools.pairwise(self._stages):
+            if before.verb not in {"map", "filter"} or stage.verb == "then":
+                return
+            is_filtered = is_filtered or before.verb == "filter"
             by = stage.given.get("by")
-            depends_on_rows = is_filtered and by is not None and not isinstance(by, str)
-            if before is None or stage.verb == "then" or depends_on_rows:
+            if is_filtered and by is not None and not isinstance(by, str):  # it depends on the rows
                 return
-            job = check(Call(verb=stage.verb, frame=before, **stage.given))
-            if stage.verb == "map":
-                before = columns_after(job)
-            elif stage.verb == "filter":
-                is_filtered = True
-            else:
+            frame = columns_after(job) if before.verb == "map" else job.frame
+            if frame is None:
                 return
+            job = check(Call(verb=stage.verb, frame=frame, **stage.given))
 
     def _make_run(
         self, frame: pd.DataFrame, settings: Settings, lms: Mapping[Phase, LM]

@@ -23,7 +23,7 @@ from pandas_amr._records.otel import check_telemetry
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.pickles import CopiedHere, pack, refuse_pickling, unpack
 from pandas_amr._records.public import public
-from pandas_amr._records.refused import show_refused
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.transcript import TraceLevel
@@ -456,7 +456,7 @@ def _fits(name: str, value: object) -> bool:
             return _is_redact(value)
         case "engine":
             return is_engine(value)
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole(value, least=1)
 
 
 def is_engine(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._agent.expressions import FINDINGS
 from pandas_amr._agent.prompts import shorten_problem
 from pandas_amr._agent.submission import REPL_FORM
 from pandas_amr.sandbox.guest.worker import CELL_BYTES, find_large
@@ -103,7 +104,7 @@ def _list_findings(answer: Answer) -> list[Any] | None:
     """Return the findings of an answer; None if it has no list of them."""
     if not isinstance(answer.payload, dict):
         return None
-    findings = answer.payload.get("findings")
+    findings = answer.payload.get(FINDINGS)
     if not isinstance(findings, list):
         return None
     if answer.cut_off:
@@ -153,7 +154,7 @@ def check_alone(answer: Answer, kind: FindingType) -> Checked:
         return Checked(problems={0: answer.problem})
     fields = answer.payload
     known_fields: Mapping[str, Any] = kind.schema["properties"]
-    if "findings" in fields and known_fields.keys().isdisjoint(fields):
+    if FINDINGS in fields and known_fields.keys().isdisjoint(fields):
         return check_answer(answer, kind, asked=(0,), of=1)
     checked = Checked()
     checked.check(0, fields, kind, coded=False)

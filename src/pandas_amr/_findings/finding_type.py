@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel, RootModel, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
+from pandas_amr._agent.expressions import FINDINGS, UNIT
 from pandas_amr._agent.submission import Submission
 from pandas_amr._types.arrow import TEXT_LIKE, arrow_schema, arrow_type
 from pandas_amr._types.arrow_values import arrow_record, check_fits, json_key, plain
@@ -156,10 +157,10 @@ class FindingType:
 
     @cached_property
     def _submission_of_many(self) -> Submission:
-        numbered = {"unit": {"type": "integer"}, **self._checked_schema["properties"]}
+        numbered = {UNIT: {"type": "integer"}, **self._checked_schema["properties"]}
         item = {**self._checked_schema, "properties": numbered, "required": list(numbered)}
         listed = {"type": "array", "items": item}
-        return Submission("findings", object_schema({"findings": listed}))
+        return Submission(FINDINGS, object_schema({FINDINGS: listed}))
 
     def record(
         self,

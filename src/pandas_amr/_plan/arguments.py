@@ -15,7 +15,7 @@ from pandas_amr._plan.output_fit import SCALARS
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import as_finding, as_output, is_record
 from pandas_amr._records.listeners import check_listener
-from pandas_amr._records.refused import show_refused
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.transcript import TraceLevel
 from pandas_amr._records.usage import Budget
@@ -263,16 +263,12 @@ def _check_options(call: Call) -> None:
 def _check_counts(call: Call) -> None:
     for name in ("max_parallelism", "max_steps"):
         value = getattr(call, name)
-        if value is not None and not _is_positive(value):
+        if value is not None and not is_whole(value, least=1):
             raise UsageError(f"{name}= takes a whole number from 1, not {show_refused(value)}.")
 
 
 def _is_sentence(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -96,7 +96,7 @@ def _overflows_decimal(
     column: pd.Series, kind: pa.Decimal128Type | pa.Decimal256Type, function: object
 ) -> bool:
     """Whether Arrow's sum, product or mean may have more digits than its widest type of a kind."""
-    most = 76 if kind.bit_width > 128 else 38
+    most = EXACT_DIGITS if kind.bit_width > 128 else 38
     if function == "prod":  # each step holds the places of both its factors
         return bool(_digits_of_product(column) + 2 * kind.scale >= most)
     if function not in {"sum", "mean"}:

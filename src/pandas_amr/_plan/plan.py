@@ -34,7 +34,7 @@ from pandas_amr._records.html import details, element, named_values, root, text_
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import pack, unpack
 from pandas_amr._records.public import public
-from pandas_amr._records.refused import show_refused
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr._records.suggest import closest_name
 from pandas_amr._records.terminal import escape_unprintable
 from pandas_amr._types.constraints import find_lost_checks
@@ -315,7 +315,7 @@ class Plan(BaseModel):
         """
         if sample is None:
             return self._require_binding().estimate
-        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+        if not is_whole(sample, least=1):
             raise PlanError(f"estimate(sample=...) takes a number of units, not {sample!r}.")
         return self._require_binding().sampled(sample)
 

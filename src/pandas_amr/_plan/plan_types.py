@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
-from pandas_amr._records.refused import show_refused
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.from_schema import bounded_type_from_schema, type_from_schema
 from pandas_amr._types.record import is_type, model_of_fields, record_type
@@ -358,7 +358,7 @@ def _is_count(value: object) -> bool:
     """Whether a value is a number of something that is not said."""
     if isinstance(value, str):
         return value.strip().isdecimal()
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_whole(value, least=1)
 
 
 def _duration_to_json(value: dt.timedelta | None) -> str | None:

@@ -6,6 +6,7 @@ import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.refused import takes_arguments
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,12 +40,8 @@ def check_listener(given: object, where: str) -> None:
             "thread of its own; to reach your loop: "
             "lambda event: loop.call_soon_threadsafe(queue.put_nowait, event)."
         )
-    try:
-        inspect.signature(given).bind(None)
-    except TypeError:
-        raise UsageError(f"{wanted}; this one does not take exactly one argument.") from None
-    except ValueError:  # a builtin has no signature
-        return
+    if not takes_arguments(given, 1):
+        raise UsageError(f"{wanted}; this one does not take exactly one argument.")
 
 
 def refuse_collector(given: object, where: str) -> None:

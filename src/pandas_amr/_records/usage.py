@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ from pandas_amr._records.counts import counted
 from pandas_amr._records.html import Figure, root, table
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import takes_arguments
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -178,12 +178,8 @@ def _check_confirmation(confirm: object) -> None:
     wanted = "Budget(confirm=...) takes a function of an Estimate"
     if not callable(confirm):
         raise UsageError(f"{wanted}, not {confirm!r}.")
-    try:
-        inspect.signature(confirm).bind(None)
-    except TypeError:
-        raise UsageError(f"{wanted}; this one does not take exactly one argument.") from None
-    except ValueError:  # a builtin has no signature
-        return
+    if not takes_arguments(confirm, 1):
+        raise UsageError(f"{wanted}; this one does not take exactly one argument.")
 
 
 @public

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.store import CORRECTED
 from pandas_amr._records.counts import counted, counted_of
@@ -11,6 +11,8 @@ from pandas_amr._result.frames import have_findings
 from pandas_amr._units.profile import shorten_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pandas_amr._result.result import Result
 
 STOPPED_CHARACTERS = 120
@@ -26,6 +28,22 @@ def result_line(result: Result) -> str:
     parts += [describe_spend(total), *_count_corrected(result), *_describe_problems(result)]
     if result.sandbox:
         parts.append(f"sandbox {result.sandbox}")
+    return f"<Result {', '.join(filter(None, parts))}>"
+
+
+def line_of_parts(coverage: str, result: Result[Any, Any], problems: Mapping[str, int]) -> str:
+    """Return one line of a result whose rows are in files, or on a cluster.
+
+    Args:
+        coverage: how many rows have a finding, and where they are.
+        result: the result.
+        problems: how many rows have none, by their status.
+    """
+    parts = [coverage, counted(result.total.calls, "call"), describe_spend(result.total)]
+    parts += [f"{rows} {status}" for status, rows in problems.items() if rows]
+    if result.stopped:
+        reason, _, _ = result.stopped.partition(". ")
+        parts.append(f"stopped: {reason}")
     return f"<Result {', '.join(filter(None, parts))}>"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_amr._findings.map_findings import STATUSES
 from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.public import public
-from pandas_amr._records.usage import describe_spend
+from pandas_amr._result.display import line_of_parts
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
@@ -173,18 +173,7 @@ class StreamedResult(ResultOfParts[Output, Kind]):
         found = self.rows - failed - empty - counts["skipped"]
         rows = counted_of(found, self.rows, "row")
         parts = counted(len(self.parts), "part")
-        shown = [f"{rows} in {parts}", counted(self.total.calls, "call")]
-        spend = describe_spend(self.total)
-        if spend:
-            shown.append(spend)
-        if failed:
-            shown.append(f"{failed} failed")
-        if empty:
-            shown.append(f"{empty} empty")
-        if self.stopped:
-            reason, _, _ = self.stopped.partition(". ")
-            shown.append(f"stopped: {reason}")
-        return f"<Result {', '.join(shown)}>"
+        return line_of_parts(f"{rows} in {parts}", self, {"failed": failed, "empty": empty})
 
     def _found_columns(self) -> list[str]:
         """Return the columns of the findings; those of the input have other names."""

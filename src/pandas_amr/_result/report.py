@@ -15,6 +15,7 @@ from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.folders import replace_file
 from pandas_amr._records.html import LIGHT, Html, element, escape, join, shorten, style
+from pandas_amr._records.refused import is_whole
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._result.card import (
     RULES as CARD_RULES,
@@ -180,7 +181,7 @@ def report_of(
     Raises:
         UsageError: a column is not in the frame, or ``max_rows`` is no number of rows.
     """
-    if isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 0:
+    if not is_whole(max_rows, least=0):
         raise UsageError(f"to_html(max_rows=...) takes a number of rows from 0, not {max_rows!r}.")
     shown = _Shown(result, found, columns)
     question = question_of(result) or "Result"

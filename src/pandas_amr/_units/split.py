@@ -120,40 +120,51 @@ def split_record(
     Every piece holds the small cells. The others, or their parts, fill the pieces in order.
     """
     small: dict[str, Any] = {}
-    large: dict[str, Any] = {}
+    large: dict[str, int] = {}
     small_limit = limit // (2 * len(record))
     for key, value in record.items():
         tokens = count(to_json_line({key: value}))
         if tokens <= small_limit:
             small[key] = value
         else:
-            large[key] = value
+            large[key] = tokens
     numbering = count(to_json_line({PART_KEY: "999 of 999"}))
     piece_limit = max(1, limit - count(to_json_line(small)) - numbering)
-    pieces = _fill_pieces(large, piece_limit, count, to_json_line)
+    pieces = _fill_pieces(record, large, piece_limit, count, to_json_line)
     return _write_pieces(record, small, pieces, to_json_line)
 
 
 def _fill_pieces(
-    cells: Mapping[str, Any],
+    record: Mapping[str, Any],
+    sizes: Mapping[str, int],
     limit: int,
     count: TokenCounter,
     to_json_line: Callable[[dict[str, Any]], str],
 ) -> list[dict[str, Any]]:
-    """Fill pieces of at most ``limit`` tokens with cells, or their parts, in order."""
-    pieces: list[dict[str, Any]] = [{}]
+    """Fill pieces of about ``limit`` tokens with cells, or their parts, in order.
+
+    Args:
+        record: holds the cells.
+        sizes: how many tokens each of those cells takes that are to be in the pieces.
+        limit: as many tokens a piece may take; a part of a cell takes those of its key beside it.
+        count: counts tokens.
+        to_json_line: writes cells.
+    """
+    piece: dict[str, Any] = {}
+    pieces = [piece]
     room = limit
-    for key, value in cells.items():
-        parts: list[Any] = [value]
-        if count(to_json_line({key: value})) > limit:
-            parts = _split_cell(value, limit, count)
-        for part in parts:
-            size = count(to_json_line({key: part}))
-            if pieces[-1] and (size > room or key in pieces[-1]):
-                pieces.append({})
+    for key, size in sizes.items():
+        parts: list[tuple[Any, int]] = [(record[key], size)]
+        if size > limit:
+            texts = _split_cell(record[key], limit, count)
+            parts = [(text, count(to_json_line({key: text}))) for text in texts]
+        for part, tokens in parts:
+            if piece and (tokens > room or key in piece):
+                piece = {}
+                pieces.append(piece)
                 room = limit
-            pieces[-1][key] = part
-            room -= size
+            piece[key] = part
+            room -= tokens
     return pieces
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import is_whole, takes_arguments
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.json_text import unsendable
 from pandas_amr.errors import ModelConfigError, UsageError
@@ -348,12 +349,8 @@ def _check_key(key: object) -> None:
     wanted = "LM(api_key=...) takes a key, or a function without arguments that gives one"
     if not callable(key):
         raise UsageError(f"{wanted}, not {type(key).__name__}.")
-    try:
-        inspect.signature(key).bind()
-    except TypeError:
-        raise UsageError(f"{wanted}; this one takes arguments.") from None
-    except ValueError:  # a builtin has no signature
-        return
+    if not takes_arguments(key, 0):
+        raise UsageError(f"{wanted}; this one takes arguments.")
 
 
 def _is_public(key: object) -> bool:
@@ -618,7 +615,7 @@ class LM(CopiedHere):
         if self.seed is not None and not _is_whole(self.seed):
             raise UsageError(f"LM(seed=...) takes a whole number, not {self.seed!r}.")
         most = self.max_output_tokens
-        if most is not None and not (_is_whole(most) and most > 0):
+        if most is not None and not is_whole(most, least=1):
             raise UsageError(
                 f"LM(max_output_tokens=...) takes a whole number from 1, not {most!r}."
             )

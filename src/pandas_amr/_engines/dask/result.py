@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.counts import counted, counted_of
-from pandas_amr._records.usage import describe_spend
+from pandas_amr._result.display import line_of_parts
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.parts import ResultOfParts
 from pandas_amr._result.records import Kind
@@ -89,16 +89,7 @@ class DaskResult(ResultOfParts[Output, Kind]):
             failed = int((self.status["status"] == "failed").sum())
         found = counted_of(rows - failed, rows, "row")
         partitions = counted(len(self.starts) - 1, "partition")
-        shown = [f"{found} in {partitions}", counted(self.total.calls, "call")]
-        spend = describe_spend(self.total)
-        if spend:
-            shown.append(spend)
-        if failed:
-            shown.append(f"{failed} failed")
-        if self.stopped:
-            reason, _, _ = self.stopped.partition(". ")
-            shown.append(f"stopped: {reason}")
-        return f"<Result {', '.join(shown)}>"
+        return line_of_parts(f"{found} in {partitions}", self, {"failed": failed})
 
     def _repr_html_(self) -> str:
         """Show the line alone: the rows would have to be read."""
