@@ -32,13 +32,16 @@ from pydantic import (
     PositiveInt,
     RootModel,
     field_validator,
+    model_validator,
 )
 from typing_extensions import TypeAliasType, TypedDict
 
 import pandas_amr as amr
 from examples import examples
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import json_schema
+from pandas_amr._types.type_check import is_flat
 from pandas_amr._types.violations import find_violation
 from pandas_amr.testing import Call, Raw, ScriptedServer, findings
 from versions import once
@@ -849,6 +852,53 @@ def test_a_merged_finding_is_checked_as_one_that_was_said(kind, first, second, r
     result = merged_of(kind, first, second, written=" ")
     assert reason in result.failures["reason"][0]
     assert result.frame.drop(columns="text").isna().all(axis=None)
+
+
+# Types of single values, of which less has to be checked
+
+
+class Flat(BaseModel):
+    text: str
+    count: int
+    share: float | None
+    sure: bool = Field(alias="is-sure")
+    mood: Literal["good", "bad", 3] | None
+
+
+class Watched(Flat):
+    @model_validator(mode="after")
+    def give_it_back(self):
+        return self
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["good", 3.0, 2**53, "3"])
+)
+JSON_VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2)
+)
+NAMES = st.sampled_from(["text", "count", "share", "is-sure", "sure", "mood", "unit"])
+
+
+@settings(max_examples=examples(2_000), deadline=None)
+@given(st.dictionaries(NAMES, JSON_VALUES), st.booleans(), st.booleans())
+def test_a_type_of_single_values_takes_what_one_with_a_check_of_its_own_takes(said, coded, empty_texts):
+    assert is_flat(Flat)
+    assert not is_flat(Watched)
+    options = {"coded": coded, "empty_texts": empty_texts}
+    fields = {"text": "a", "count": 1, "share": 0.5, "is-sure": True, "mood": "bad", **said}
+    for given_fields in (said, fields):
+        flat = FindingType.of(Flat, None).record(given_fields, **options)
+        assert repr(flat) == repr(FindingType.of(Watched, None).record(given_fields, **options))
+
+
+def test_a_whole_number_that_no_column_holds_fails_its_row_alone_in_what_a_function_gives():
+    df = pd.DataFrame({"n": [1, 2**63, 3]})
+    with pytest.warns(amr.FailureWarning):
+        found = df.amr.map(lambda shard: [{"m": n} for n in shard["n"]], finding={"m": int})
+    assert found["m"].tolist() == [1, pd.NA, 3]
+    failures = amr.result_of(found).failures
+    assert "does not fit the column type" in failures["reason"].item()
 
 
 # What a plan's JSON cannot hold

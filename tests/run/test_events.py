@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 
@@ -723,7 +724,9 @@ def test_events_are_frozen_and_can_be_pickled_and_written_as_json():
         with pytest.raises(AttributeError):
             event.time = 0.0
         assert pickle.loads(pickle.dumps(event)) == event
-        assert json.loads(json.dumps(dataclasses.asdict(event)))["run"] == event.run
+        written = msgspec.json.encode(event)
+        assert json.loads(written)["event"] == type(event).__name__
+        assert msgspec.json.decode(written, type=events.Event) == event
         assert type(event) in events.Event.__args__
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandas_amr._records.code_masks import describe_cell_error, mask_code
 from pandas_amr._records.cut import cut_middle
@@ -140,7 +140,7 @@ class Transcriber:
 
     def _add(self, step: Step) -> None:
         self.recorder.space.steps -= 1
-        self.record.steps.append(step)
+        self.record.steps += (step,)
 
     def _keep(self, text: str) -> str | None:
         """Return as much of a text as is kept; None if contents are not."""
@@ -186,10 +186,10 @@ def begin_transcript(purpose: Purpose, messages: Sequence[Message]) -> Transcrib
         return None
     record = Conversation(purpose)
     outer = _current.get()
-    siblings: list[Any] = node.transcript.conversations
-    if outer is not None:
-        siblings = outer.record.steps
-    siblings.append(record)
+    if outer is None:
+        node.transcript.conversations += (record,)
+    else:
+        outer.record.steps += (record,)
     transcriber = Transcriber(recorder, node, record)
     if purpose.is_repair:
         transcriber.seen = len(messages) - 1

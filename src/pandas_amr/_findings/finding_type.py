@@ -20,18 +20,30 @@ from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.expressions import FINDINGS, UNIT
 from pandas_amr._agent.submission import Submission
 from pandas_amr._types.arrow import TEXT_LIKE, arrow_schema, arrow_type
-from pandas_amr._types.arrow_values import arrow_record, check_fits, json_key, plain
+from pandas_amr._types.arrow_values import (
+    arrow_record,
+    check_fits,
+    json_key,
+    make_table,
+    plain,
+)
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import (
     RESERVED,
     TEXT_FINDING,
+    Schema,
     accepted_names,
     json_schema,
     object_schema,
     stored_schema,
 )
-from pandas_amr._types.type_check import MERGED_KEY, find_merged_key, find_mistyped_field
-from pandas_amr._types.violations import Leniency, drop_absent, find_violation
+from pandas_amr._types.type_check import (
+    MERGED_KEY,
+    find_merged_key,
+    find_mistyped_field,
+    is_flat,
+)
+from pandas_amr._types.violations import Leniency, add_place, drop_absent, find_violation
 from pandas_amr._units.cells import cell
 from pandas_amr.errors import InvalidOutput, UsageError
 
@@ -139,11 +151,22 @@ class FindingType:
     @cached_property
     def _fields(self) -> tuple[_Field, ...]:
         fields: list[_Field] = []
+        properties = self._checked_schema["properties"]
         for name, info in self.model.model_fields.items():
             needed = info.is_required() or info.default is not None
             names = (*accepted_names(name, info), name)
-            fields.append(_Field(names, needed))
+            fields.append(_Field(names, needed, properties.get(names[0], {})))
         return tuple(fields)
+
+    @cached_property
+    def _first_names(self) -> frozenset[str]:
+        """The names by which models give the fields."""
+        return frozenset(field.names[0] for field in self._fields)
+
+    @cached_property
+    def _is_flat(self) -> bool:
+        """Whether each field is a single value of JSON, and pydantic's own checks are its only."""
+        return is_flat(self.model)
 
     def submission(self, *, alone: bool) -> Submission:
         """Return what an agent submits: one unit's fields, or a list over the units of a shard."""
@@ -188,16 +211,19 @@ class FindingType:
         problem = self._find_missing(given)
         if problem is not None:
             return None, problem
-        given = drop_absent(dict(given), self._checked_schema)
+        given = dict(given)
+        if not self._is_flat:
+            given = drop_absent(given, self._checked_schema)
         record, problem = self._validate(given)
         if record is None:
             return None, problem
         problem = self._find_violation(given, Leniency(empty_texts=empty_texts, coded=coded))
         if problem is not None:
             return None, problem
-        merged = find_merged_key(given, self.model)
-        if merged is not None:
-            return None, f"{merged}: {MERGED_KEY}"
+        if not self._is_flat:
+            merged = find_merged_key(given, self.model)
+            if merged is not None:
+                return None, f"{merged}: {MERGED_KEY}"
         try:
             values = arrow_record(record)
             if fits:
@@ -208,6 +234,8 @@ class FindingType:
 
     def _find_missing(self, given: Mapping[str, Any]) -> str | None:
         """Describe the fields that are missing and needed, or that all are missing."""
+        if self._first_names <= given.keys():  # as most records are
+            return None
         missing = [field for field in self._fields if given.keys().isdisjoint(field.names)]
         needed = [field.names[0] for field in missing if field.needed]
         if needed:
@@ -224,6 +252,8 @@ class FindingType:
             return None, self._submission_of_one.wire.find_unread(given) or complaint(error)
         except Exception as error:  # noqa: BLE001 (a user's validator may raise what pydantic does not catch)
             return None, f"its validator raised {type(error).__name__}"
+        if self._is_flat:
+            return record, None
         # A user's validator may also return anything.
         stray: str | None = type(record).__name__
         if isinstance(record, self.model):
@@ -234,16 +264,14 @@ class FindingType:
 
     def _find_violation(self, given: Mapping[str, Any], leniency: Leniency) -> str | None:
         """Describe what the schema forbids in the fields that are there, by any of their names."""
-        properties = self._checked_schema["properties"]
         for field in self._fields:
-            used = [name for name in field.names if name in given]
-            if not used:
-                continue
-            name = field.names[0]
-            schema = {"type": "object", "properties": {name: properties.get(name, {})}}
-            violation = find_violation({name: given[used[0]]}, schema, leniency)
-            if violation is not None:
-                return violation
+            for name in field.names:
+                if name not in given:
+                    continue
+                violation = find_violation(given[name], field.schema, leniency)
+                if violation is not None:
+                    return add_place(field.names[0], violation)
+                break
         return None
 
     def accepts(self, alias: str, value: object) -> bool:
@@ -279,25 +307,42 @@ class FindingType:
             return False
         return True
 
-    def valid(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def valid(self, given: Mapping[str, Any], *, fits: bool = True) -> dict[str, Any]:
         """Check a finding of Python values, which a function of the user's made.
+
+        Args:
+            given: the finding, by field.
+            fits: whether to check that Arrow can hold it, as in ``record``.
 
         Raises:
             InvalidOutput: it is not valid.
         """
         form = {str(name): as_json(value) for name, value in given.items()}
-        record, problem = self.record(form, coded=True, empty_texts=True)
+        record, problem = self.record(form, coded=True, empty_texts=True, fits=fits)
         if record is None:
             raise InvalidOutput(problem or "invalid")
         return record
 
+    def valid_table(self, given: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Check findings of Python values, as ``valid`` does; return them as a table.
+
+        Raises:
+            InvalidOutput: one is not valid.
+        """
+        valid = [self.valid(finding, fits=False) for finding in given]
+        try:
+            return make_table(valid, self.arrow)
+        except UNFIT as error:
+            raise InvalidOutput(_describe_misfit(error)) from None
+
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """The names that a field may have in an answer, and whether it must be there."""
+    """The names that a field may have in an answer, whether it must be there, and its schema."""
 
     names: tuple[str, ...]
     needed: bool
+    schema: Schema
 
 
 def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:
@@ -349,6 +394,8 @@ def as_json(value: object) -> Any:
         >>> as_json({"day": pd.Timestamp("2026-01-31"), "price": decimal.Decimal("1.50")})
         {'day': '2026-01-31T00:00:00', 'price': '1.50'}
     """
+    if value is None or type(value) in (str, int, bool):  # as most values are
+        return value
     if isinstance(value, BaseModel):
         return as_json(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -229,13 +229,11 @@ class FunctionMapper:
             return table.replace_schema_metadata(None)
         cells = frame.astype(object).where(frame.notna(), None)
         records: list[Any] = cells.to_dict("records")
-        valid = [self.kind.valid(record) for record in records]
-        return make_table(valid, self.kind.arrow)
+        return self.kind.valid_table(records)
 
     def _of_records(self, records: list[Record]) -> pa.Table:
         if self.kind is not None:
-            valid = [self.kind.valid(record) for record in records]
-            return make_table(valid, self.kind.arrow)
+            return self.kind.valid_table(records)
         self._check_names(_list_names(records))
         named: list[Record] = []
         for record in records:

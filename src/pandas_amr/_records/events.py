@@ -1,12 +1,15 @@
-"""What happens in a run, as it happens: frozen records, in order, without the text of cells."""
+"""What happens in a run, as it happens: frozen records, in order, without the text of cells.
+
+There are six for each call of a model, and a frozen dataclass takes ten times as long to make.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from pandas_amr._records.usage import Phase, Usage
+import msgspec
+
+from pandas_amr._records.usage import Phase, Usage  # noqa: TC001 (msgspec reads the annotations)
 
 NodeType = Literal["plan", "map", "reduce", "final-reduce", "direct", "compute", "recalled"]
 NodeStatus = Literal["running", "ok", "partial", "failed", "passed", "cancelled"]
@@ -19,8 +22,8 @@ RunStatus = Literal["ok", "partial", "stopped", "failed", "cancelled"]
 WaitKind = Literal["place", "limit", "retry", "server", "budget", "batch", "journal"]
 
 
-@dataclass(frozen=True, slots=True)
-class BaseEvent:
+# Not tracked by the collector: nothing that an event refers to refers to an event.
+class BaseEvent(msgspec.Struct, frozen=True, gc=False, tag=True, tag_field="event"):
     """What all events have.
 
     Attributes:
@@ -34,8 +37,7 @@ class BaseEvent:
     run: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunBegan(BaseEvent):
+class RunBegan(BaseEvent, frozen=True, gc=False, kw_only=True):
     """The run began.
 
     Attributes:
@@ -49,8 +51,7 @@ class RunBegan(BaseEvent):
     rows: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded(BaseEvent):
+class RunEnded(BaseEvent, frozen=True, gc=False, kw_only=True):
     """The run ended; nothing follows.
 
     Attributes:
@@ -67,8 +68,7 @@ class RunEnded(BaseEvent):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeBegan(BaseEvent):
+class NodeBegan(BaseEvent, frozen=True, gc=False, kw_only=True):
     """A node of the graph began.
 
     Attributes:
@@ -86,8 +86,7 @@ class NodeBegan(BaseEvent):
     within: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeEnded(BaseEvent):
+class NodeEnded(BaseEvent, frozen=True, gc=False, kw_only=True):
     """A node of the graph ended.
 
     Attributes:
@@ -113,8 +112,7 @@ class NodeEnded(BaseEvent):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallBegan(BaseEvent):
+class CallBegan(BaseEvent, frozen=True, gc=False, kw_only=True):
     """A turn of a conversation with a model began: it waits for its place, then it is sent.
 
     Attributes:
@@ -133,8 +131,7 @@ class CallBegan(BaseEvent):
     tool: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded(BaseEvent):
+class CallEnded(BaseEvent, frozen=True, gc=False, kw_only=True):
     """A turn of a conversation with a model ended.
 
     Attributes:
@@ -167,8 +164,7 @@ class CallEnded(BaseEvent):
         return self.usage.tries
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waited(BaseEvent):
+class Waited(BaseEvent, frozen=True, gc=False, kw_only=True):
     """Something waited, and goes on now.
 
     Attributes:
@@ -183,8 +179,7 @@ class Waited(BaseEvent):
     call: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolBegan(BaseEvent):
+class ToolBegan(BaseEvent, frozen=True, gc=False, kw_only=True):
     """A tool began that a model called.
 
     Attributes:
@@ -200,8 +195,7 @@ class ToolBegan(BaseEvent):
     is_code: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolEnded(BaseEvent):
+class ToolEnded(BaseEvent, frozen=True, gc=False, kw_only=True):
     """A tool ended.
 
     Attributes:
@@ -222,8 +216,7 @@ class ToolEnded(BaseEvent):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repaired(BaseEvent):
+class Repaired(BaseEvent, frozen=True, gc=False, kw_only=True):
     """Findings were accepted that came in a repair turn; or a reduction was, which counts as one.
 
     Attributes:
@@ -233,8 +226,7 @@ class Repaired(BaseEvent):
     units: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Halved(BaseEvent):
+class Halved(BaseEvent, frozen=True, gc=False, kw_only=True):
     """What failed of a shard is asked about once more, in halves.
 
     Attributes:
@@ -244,8 +236,7 @@ class Halved(BaseEvent):
     units: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Landed(BaseEvent):
+class Landed(BaseEvent, frozen=True, gc=False, kw_only=True):
     """Findings are there: of a shard, or out of the journal.
 
     Attributes:
@@ -257,8 +248,7 @@ class Landed(BaseEvent):
     rows: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(BaseEvent):
+class Failed(BaseEvent, frozen=True, gc=False, kw_only=True):
     """Units failed.
 
     Attributes:
@@ -273,8 +263,7 @@ class Failed(BaseEvent):
     who: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recalled(BaseEvent):
+class Recalled(BaseEvent, frozen=True, gc=False, kw_only=True):
     """Answers came from the journal, and cost nothing.
 
     Attributes:

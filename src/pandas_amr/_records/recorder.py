@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import msgspec
 
 from pandas_amr._records.code_masks import mask_code
 from pandas_amr._records.transcript import Conversation, NodeTranscript
@@ -11,7 +13,7 @@ from pandas_amr._records.transcript import Conversation, NodeTranscript
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pandas_amr._records.transcript import TraceLevel
+    from pandas_amr._records.transcript import Step, TraceLevel
 
 TEXT_CHARACTERS = 20_000  # of one text of a conversation; of the rest beginning and end are kept
 RUN_CHARACTERS = 64_000_000  # of all texts that a run has in memory
@@ -37,8 +39,7 @@ class NodeFile(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class RecordedNode:
+class RecordedNode(msgspec.Struct, gc=False):
     """What is taken down of a node.
 
     Attributes:
@@ -50,8 +51,8 @@ class RecordedNode:
 
     id: str
     kind: AnswerKind = "finding"
-    transcript: NodeTranscript = field(default_factory=NodeTranscript)
-    keys: dict[bytes, int | None] = field(default_factory=dict)
+    transcript: NodeTranscript = msgspec.field(default_factory=NodeTranscript)
+    keys: dict[bytes, int | None] = msgspec.field(default_factory=dict)
     origins: frozenset[bytes] = frozenset()
 
 
@@ -116,9 +117,12 @@ class Recorder:
 
     def _drop_texts(self, conversation: Conversation, read: list[str]) -> None:
         """Let go of what was said in a conversation, and in those within it."""
-        for place, step in enumerate(conversation.steps):
+        steps: list[Step | Conversation] = []
+        for step in conversation.steps:
             if isinstance(step, Conversation):
                 self._drop_texts(step, read)
+                steps.append(step)
             else:
                 code = mask_code(step.code, self.words, read) if step.code else step.code
-                conversation.steps[place] = replace(step, text=None, code=code)
+                steps.append(msgspec.structs.replace(step, text=None, code=code))
+        conversation.steps = tuple(steps)

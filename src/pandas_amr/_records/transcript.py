@@ -1,10 +1,16 @@
-"""What agents did: conversations of steps, by the node in which they were held."""
+"""What agents did: conversations of steps, by the node in which they were held.
+
+A run keeps several of these records for each call, and none of them is part of a circle: so the
+collector does not track them (``gc=False``), else it would go through all of them again and again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
 
 from pandas_amr._records.usage import NO_USAGE, Usage
 
@@ -17,8 +23,7 @@ PurposeKind = Literal["map", "merge", "reduce", "plan"]
 ABOUT_NO_UNIT = -1  # the position of a problem of an answer that is about no unit
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One step of a conversation.
 
     Attributes:
@@ -50,8 +55,7 @@ def make_step(kind: StepKind, characters: int) -> Step:
     return Step(kind, characters)
 
 
-@dataclass(frozen=True, slots=True)
-class Purpose:
+class Purpose(msgspec.Struct, frozen=True, gc=False):
     """What a conversation is for.
 
     Attributes:
@@ -78,8 +82,7 @@ class Purpose:
         return tuple(self.units[number] for number in self.asked)
 
 
-@dataclass(slots=True)
-class Conversation:
+class Conversation(msgspec.Struct, gc=False):
     """What one agent read, said and did.
 
     Attributes:
@@ -91,7 +94,7 @@ class Conversation:
     """
 
     purpose: Purpose
-    steps: list[Step | Conversation] = field(default_factory=list)
+    steps: tuple[Step | Conversation, ...] = ()
     accepted: int | None = None
     problems: tuple[tuple[int, str], ...] = ()
 
@@ -113,8 +116,7 @@ class Conversation:
                 yield step
 
 
-@dataclass(slots=True)
-class NodeTranscript:
+class NodeTranscript(msgspec.Struct, gc=False):
     """The conversations of one node.
 
     Attributes:
@@ -124,15 +126,15 @@ class NodeTranscript:
         is_on_file: whether contents are in the transcripts' file, and not here.
     """
 
-    conversations: list[Conversation] = field(default_factory=list)
+    conversations: tuple[Conversation, ...] = ()
     recalled: tuple[str, ...] = ()
     dropped: int = 0
     cut: int = 0
     is_on_file: bool = False
 
-    def about(self, position: int) -> list[Conversation]:
+    def about(self, position: int) -> tuple[Conversation, ...]:
         """Return the conversations about the unit at a position."""
-        return [one for one in self.conversations if position in one.purpose.asked_units]
+        return tuple(one for one in self.conversations if position in one.purpose.asked_units)
 
 
 # -- as JSON ---------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def decode_node(plain: Mapping[str, Any]) -> NodeTranscript:
     Raises:
         ValueError: it is something else; so do the other errors of wrong types and missing keys.
     """
-    conversations = [_decode_conversation(one) for one in plain["conversations"]]
+    conversations = tuple(_decode_conversation(one) for one in plain["conversations"])
     recalled = tuple(str(key) for key in plain["recalled"])
     return NodeTranscript(conversations, recalled, int(plain["dropped"]), int(plain["cut"]))
 
@@ -208,7 +210,7 @@ def _decode_conversation(plain: Mapping[str, Any]) -> Conversation:
         within = step.get("within")
         steps.append(_decode_step(step) if within is None else _decode_conversation(within))
     problems = tuple((position, what) for position, what in plain["problems"])
-    return Conversation(purpose, steps, plain["accepted"], problems)
+    return Conversation(purpose, tuple(steps), plain["accepted"], problems)
 
 
 def _decode_step(plain: Mapping[str, Any]) -> Step:

@@ -27,7 +27,7 @@ from pandas_amr._units.profile import shorten_text
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pandas_amr._records.recorder import RecordedNode
     from pandas_amr._records.transcript import Conversation
@@ -193,7 +193,7 @@ class RowFinder:
         labels = self._places.name(run, recorded.id, list_units(found))
         return make_section(self._result, recorded.id, transcript, found, notes, labels)
 
-    def _count(self, conversations: list[Conversation]) -> None:
+    def _count(self, conversations: Sequence[Conversation]) -> None:
         for conversation in conversations:
             self._usage += conversation.usage
             self._shared.update(conversation.purpose.asked_units)

@@ -36,6 +36,38 @@ _ACCEPTED: dict[type, Any] = {
 }
 
 
+# Of pydantic's core schemas: those whose values are single ones of JSON.
+_FLAT_CORES = frozenset({"str", "int", "float", "bool", "literal", "none"})
+
+
+def is_flat(model: type[BaseModel]) -> bool:
+    """Tell whether each field of a model is a single value of JSON, without checks of the user's.
+
+    What pydantic then makes of a record has the types that it should have.
+
+    Example:
+        >>> class Visit(BaseModel):
+        ...     city: str
+        ...     days: int | None
+        >>> class Trip(BaseModel):
+        ...     visits: list[Visit]
+        >>> is_flat(Visit), is_flat(Trip)
+        (True, False)
+    """
+    core: Any = TypeAdapter(model).core_schema
+    if core["type"] != "model" or core["schema"]["type"] != "model-fields":
+        return False
+    if core.get("custom_init") or core.get("post_init"):
+        return False
+    for field in core["schema"]["fields"].values():
+        inner = field["schema"]
+        if inner["type"] == "nullable":
+            inner = inner["schema"]
+        if inner["type"] not in _FLAT_CORES:
+            return False
+    return True
+
+
 def find_mistyped_field(record: BaseModel) -> str | None:
     """Return the name of a field whose value does not have its type; None if all have."""
     for name, kind in _list_fields(type(record)):

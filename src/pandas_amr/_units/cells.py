@@ -36,20 +36,24 @@ CONTAINERS = (
     pa.Array,
     pa.ChunkedArray,
 )
+# Made once: `json.dumps` makes one per call.
+ENCODER = json.JSONEncoder(ensure_ascii=False)
+COMPACT_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")  # those that JSON does not escape
 
 
-def to_json_line(record: dict[str, Any], *, separators: tuple[str, str] = (", ", ": ")) -> str:
+def to_json_line(record: dict[str, Any], encoder: json.JSONEncoder = ENCODER) -> str:
     """Write a record as one line of JSON; characters that Unicode counts as line ends are escaped.
 
     Other characters stand as they are, unless there is a lone surrogate: then all are escaped.
     """
-    line = json.dumps(record, ensure_ascii=False, separators=separators)
+    line = encoder.encode(record)
     if LINE_BREAKS.search(line):
         line = LINE_BREAKS.sub(_escape, line)
     try:
         line.encode()
     except UnicodeEncodeError:
+        separators = (encoder.item_separator, encoder.key_separator)
         return json.dumps(record, separators=separators)
     return line
 

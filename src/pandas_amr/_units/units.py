@@ -11,7 +11,13 @@ import numpy as np
 
 from pandas_amr._records.counts import counted
 from pandas_amr._types.canonical import canonical_json
-from pandas_amr._units.cells import cell, make_json_keys, make_reader_keys, to_json_line
+from pandas_amr._units.cells import (
+    COMPACT_ENCODER,
+    cell,
+    make_json_keys,
+    make_reader_keys,
+    to_json_line,
+)
 from pandas_amr._units.rows import combine_chunks, find_range
 
 if TYPE_CHECKING:
@@ -126,7 +132,7 @@ class Units:
     def compact_lines(self, positions: Positions) -> list[str]:
         """Write each unit's content as one line of JSON without spaces, which would cost tokens."""
         records = self._records(self.columns, self.keys, positions)
-        return [to_json_line(record, separators=(",", ":")) for record in records]
+        return [to_json_line(record, COMPACT_ENCODER) for record in records]
 
     def reader_lines(self, positions: Positions) -> list[str]:
         """Write each unit's content as reducers read it, beside a finding's number."""
