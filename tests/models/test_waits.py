@@ -804,6 +804,7 @@ def test_a_pause_is_logged_once_and_shown_while_it_lasts(caplog):
         run = frame(20).amr.start(**ONE_BY_ONE, max_parallelism=8, lm=server.lm())
         seen = []
         until(lambda: seen.append(run.progress.waiting) or seen[-1])
+        until(lambda: move_on(1.0) or run.progress.done)
         result = run.result()
     assert result.output["n"] == sum(range(20))
     assert ": 429, waiting until" in seen[-1]
