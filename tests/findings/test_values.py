@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Hashable
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NewType, NotRequired
+from typing import Annotated, Any, Literal, NewType, NotRequired, get_args
 
 import numpy as np
 import pandas as pd
@@ -39,10 +39,12 @@ from typing_extensions import TypeAliasType, TypedDict
 import pandas_amr as amr
 from examples import examples
 from pandas_amr._findings.finding_type import FindingType
+from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.type_check import is_flat
 from pandas_amr._types.violations import find_violation
+from pandas_amr.errors import InvalidOutput
 from pandas_amr.testing import Call, Raw, ScriptedServer, findings
 from versions import once
 
@@ -890,6 +892,78 @@ def test_a_type_of_single_values_takes_what_one_with_a_check_of_its_own_takes(sa
     for given_fields in (said, fields):
         flat = FindingType.of(Flat, None).record(given_fields, **options)
         assert repr(flat) == repr(FindingType.of(Watched, None).record(given_fields, **options))
+
+
+class Label(str):
+    __slots__ = ()
+
+
+class Stripped(BaseModel):
+    model_config = ConfigDict(str_strip_whitespace=True)
+    one: str
+    other: int | None
+
+
+class Renamed(BaseModel):
+    one: str = Field(alias="other")
+    other: str = Field(alias="one")
+
+
+FIELD_TYPES = [
+    *(str, int, float, bool),
+    *(str | None, int | None, float | None, bool | None),
+    *(Annotated[str, Field(max_length=1)], Annotated[str, Field(description="a text")]),
+    *(Annotated[str, Field(json_schema_extra={"format": "date"})], Annotated[str, AfterValidator(str.upper)]),
+    *(Annotated[int, Field(ge=0)], Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(strict=True)]),
+    *(Literal["a", "b"], Literal[1, 3], Color, list[int], dt.date, Any),
+]
+OF_TWO = st.tuples(st.sampled_from(FIELD_TYPES), st.sampled_from(FIELD_TYPES)).map(
+    lambda kinds: record_type("Pair", {"one": kinds[0], "other": kinds[1]})
+)
+MODELS = st.sampled_from([Stripped, Renamed]) | OF_TWO
+OWN_VALUES = {  # of each type, but some are refused nevertheless
+    str: ["a", " a ", "2026-01-31"],
+    int: [1, 3, -1],
+    float: [0.5, -0.0, math.inf],
+    bool: [True, False],
+}
+OTHER_VALUES = ["", "\ud800", "1", Label("a"), Color.RED, 3.0, 2**53 + 1, 2**63, math.nan, 1, True, 0.5, None, pd.NA]
+OTHER_VALUES += [np.int64(3), np.float64(0.5), np.bool_(True), [1], dt.date.max, b"a"]
+
+
+def draw_value(draw, annotation):
+    """Draw one of the type's own values mostly, so that findings are valid as often as not."""
+    own = [values for kind, values in OWN_VALUES.items() if annotation is kind or kind in get_args(annotation)]
+    values = draw(st.sampled_from([*own * 9, OTHER_VALUES]))
+    return draw(st.sampled_from(values))
+
+
+@st.composite
+def given_findings(draw):
+    """Draw a type of findings, and what a function gives as such."""
+    model = draw(MODELS)
+    annotations = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+    for change in draw(st.lists(st.sampled_from(["without", "more"]), max_size=1)):
+        annotations = {"one": str} if change == "without" else {**annotations, 1: int}
+    rows = range(draw(st.integers(0, 3)))
+    return model, [{name: draw_value(draw, kind) for name, kind in annotations.items()} for _ in rows]
+
+
+def outcome(check):
+    """Tell what a check of findings gives, or what is wrong with them."""
+    try:
+        return repr(check().to_pylist())
+    except InvalidOutput as error:
+        return str(error)
+
+
+@settings(max_examples=examples(5_000), deadline=None)
+@given(given_findings())
+def test_findings_of_a_function_are_checked_together_as_one_by_one(case):
+    model, found = case
+    kind = FindingType.of(model, None)
+    singly = outcome(lambda: make_table([kind.valid(finding) for finding in found], kind.arrow))
+    assert outcome(lambda: kind.valid_table(found)) == singly
 
 
 def test_a_whole_number_that_no_column_holds_fails_its_row_alone_in_what_a_function_gives():

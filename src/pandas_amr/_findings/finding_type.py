@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -39,9 +40,11 @@ from pandas_amr._types.schema import (
 )
 from pandas_amr._types.type_check import (
     MERGED_KEY,
+    are_of_types,
     find_merged_key,
     find_mistyped_field,
     is_flat,
+    list_unchecked_types,
 )
 from pandas_amr._types.violations import Leniency, add_place, drop_absent, find_violation
 from pandas_amr._units.cells import cell
@@ -167,6 +170,11 @@ class FindingType:
     def _is_flat(self) -> bool:
         """Whether each field is a single value of JSON, and pydantic's own checks are its only."""
         return is_flat(self.model)
+
+    @cached_property
+    def _unchecked_types(self) -> dict[str, frozenset[type]] | None:
+        """The types whose values each field takes as they are; None if one is checked further."""
+        return list_unchecked_types(self.model, self._checked_schema["properties"])
 
     def submission(self, *, alone: bool) -> Submission:
         """Return what an agent submits: one unit's fields, or a list over the units of a shard."""
@@ -329,11 +337,24 @@ class FindingType:
         Raises:
             InvalidOutput: one is not valid.
         """
-        valid = [self.valid(finding, fits=False) for finding in given]
         try:
-            return make_table(valid, self.arrow)
-        except UNFIT as error:
-            raise InvalidOutput(_describe_misfit(error)) from None
+            records = given
+            if not self._need_no_check(given):
+                records = [self.valid(finding, fits=False) for finding in given]
+            return make_table(records, self.arrow)
+        except (InvalidOutput, *UNFIT):
+            for finding in given:  # so that of several problems the first one is raised
+                self.valid(finding)
+            raise
+
+    def _need_no_check(self, given: Sequence[Mapping[str, Any]]) -> bool:
+        """Tell whether findings of Python values are records that Arrow takes as they are."""
+        kinds = self._unchecked_types
+        if kinds is None or any(finding.keys() != kinds.keys() for finding in given):
+            return False
+        return all(
+            are_of_types([finding[name] for finding in given], kinds[name]) for name in kinds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +432,7 @@ def as_json(value: object) -> Any:
 
 def _scalar_as_json(value: object) -> Any:
     if isinstance(value, float | np.floating):
-        return None if np.isnan(value) else float(value)
+        return None if math.isnan(value) else float(value)
     if isinstance(value, decimal.Decimal):
         return f"{value:f}"
     if isinstance(value, dt.datetime) and value.tzinfo is None:

@@ -134,6 +134,8 @@ class FunctionMapper:
         return mapped
 
     def _join_tables(self, tables: list[pa.Table]) -> pa.Table:
+        if len(tables) == 1:
+            return tables[0]
         if tables:
             return pa.concat_tables(tables, promote_options="permissive")
         schema = pa.schema([]) if self.kind is None else self.kind.arrow
@@ -270,7 +272,7 @@ class FunctionMapper:
 
     def _records_in_order(self, records: list[Record]) -> list[dict[str, Any]]:
         """Put the function's findings into the order of the rows, without their numbers."""
-        if self._has_unit:
+        if self._has_unit or not any(UNIT in record for record in records):
             return records
         try:
             numbers = match_records(records, len(records), name="shard")
@@ -312,6 +314,8 @@ class FunctionMapper:
                 )
 
     def _record(self, one: object) -> Record:
+        if type(one) is dict:  # as most are
+            return one
         if isinstance(one, BaseModel):
             return one.model_dump()
         if dataclasses.is_dataclass(one) and not isinstance(one, type):

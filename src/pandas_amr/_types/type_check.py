@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import json
+import math
 import numbers
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -26,6 +27,8 @@ from pandas_amr._types.resolve import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pandas_amr._types.schema import Schema
+
 MERGED_KEY = "names a key twice, in two forms"
 
 # Types that Arrow takes in place of others.
@@ -38,6 +41,9 @@ _ACCEPTED: dict[type, Any] = {
 
 # Of pydantic's core schemas: those whose values are single ones of JSON.
 _FLAT_CORES = frozenset({"str", "int", "float", "bool", "literal", "none"})
+
+# Types whose values need no check in a field of the type, with their names in JSON schemas.
+_UNCHECKED = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
 def is_flat(model: type[BaseModel]) -> bool:
@@ -66,6 +72,65 @@ def is_flat(model: type[BaseModel]) -> bool:
         if inner["type"] not in _FLAT_CORES:
             return False
     return True
+
+
+def list_unchecked_types(
+    model: type[BaseModel], properties: Mapping[str, Schema]
+) -> dict[str, frozenset[type]] | None:
+    """List for each field the types whose values, unless they are not finite, need no check in it.
+
+    Args:
+        model: a type of records.
+        properties: the JSON schema of each field, with marks (``stored_schema``).
+
+    Returns:
+        None if a field is checked for more than its type, or has another name in JSON.
+
+    Example:
+        >>> class Visit(BaseModel):
+        ...     days: int
+        >>> list_unchecked_types(Visit, {"days": {"type": "integer"}})
+        {'days': frozenset({<class 'int'>})}
+        >>> list_unchecked_types(Visit, {"days": {"enum": [1, 2]}})
+    """
+    core: Any = TypeAdapter(model).core_schema
+    if not is_flat(model) or core.get("config", {}).keys() - {"title"}:
+        return None
+    types: dict[str, frozenset[type]] = {}
+    for name, field in core["schema"]["fields"].items():
+        unchecked = _unchecked_types(field["schema"], properties.get(name, {}))
+        if unchecked is None:
+            return None
+        types[name] = unchecked
+    return types
+
+
+def _unchecked_types(core: Any, schema: Schema) -> frozenset[type] | None:
+    """Return the types whose values need no check, by pydantic's core schema and JSON's."""
+    is_nullable = core["type"] == "nullable"
+    own = core["schema"] if is_nullable else core
+    checks = {word: part for word, part in schema.items() if word not in {"description", "title"}}
+    for kind, name in _UNCHECKED.items():
+        only: Schema = {"type": name}
+        if is_nullable:
+            only = {"anyOf": [only, {"type": "null"}]}
+        if own == {"type": kind.__name__} and checks == only:
+            return frozenset({kind, type(None)}) if is_nullable else frozenset({kind})
+    return None
+
+
+def are_of_types(values: Sequence[Any], types: frozenset[type]) -> bool:
+    """Tell whether each value has one of some types, no subclass of it, and each float is finite.
+
+    Example:
+        >>> number = frozenset({float})
+        >>> are_of_types([0.5], number), are_of_types([1], number), are_of_types([math.inf], number)
+        (True, False, False)
+    """
+    found = set(map(type, values))
+    if not found <= types:
+        return False
+    return float not in found or all(value is None or math.isfinite(value) for value in values)
 
 
 def find_mistyped_field(record: BaseModel) -> str | None:

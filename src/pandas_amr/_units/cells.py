@@ -48,6 +48,8 @@ def to_json_line(record: dict[str, Any], encoder: json.JSONEncoder = ENCODER) ->
     Other characters stand as they are, unless there is a lone surrogate: then all are escaped.
     """
     line = encoder.encode(record)
+    if line.isascii() and "\x7f" not in line:  # as most are
+        return line
     if LINE_BREAKS.search(line):
         line = LINE_BREAKS.sub(_escape, line)
     try:
