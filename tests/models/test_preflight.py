@@ -525,7 +525,8 @@ def test_a_model_that_is_being_loaded_is_waited_for_however_often_it_says_so(ans
         return len(server.requests) > loading
 
     with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
-        running = rows(5).amr.start(**ONE_BY_ONE, lm=server.lm(max_tries=1, patience_s=20_000))
+        lm = server.lm(max_tries=1, patience_s=20_000, timeout_s=200_000)  # nor ends one that is on its way
+        running = rows(5).amr.start(**ONE_BY_ONE, lm=lm)
         until(lambda: running.progress.waiting)
         shown = running.progress.waiting
         until(is_loaded)

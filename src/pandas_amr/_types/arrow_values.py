@@ -22,7 +22,13 @@ from pandas_amr._types.arrow import (
     is_json_text,
     is_mixed,
 )
-from pandas_amr._types.resolve import choices_of, is_model, object_fields, without_none
+from pandas_amr._types.resolve import (
+    choices_of,
+    is_model,
+    object_fields,
+    plain_choice,
+    without_none,
+)
 from pandas_amr._types.schema import accepted_names, json_schema
 
 if TYPE_CHECKING:
@@ -39,11 +45,10 @@ def plain(value: Any, kind: Any) -> Any:
 
     Records become dicts, members of an Enum their values, and free shapes JSON text.
     """
+    if type(value) is kind and kind in _JSON_SCALARS:  # the common case first
+        return value
     kind, _ = without_none(kind)
-    if isinstance(value, RootModel):
-        value = value.root
-    if isinstance(value, enum.Enum):
-        value = value.value
+    value = _unwrap(value)
     if value is None:
         return None
     if is_json_text(kind):
@@ -62,6 +67,13 @@ def plain(value: Any, kind: Any) -> Any:
         inner = get_args(kind)[1]
         return [(json_key(key), plain(item, inner)) for key, item in value.items()]
     return _plain_scalar(value)
+
+
+def _unwrap(value: Any) -> Any:
+    """Return what a root model or a member of an Enum holds; any other value as it is."""
+    if isinstance(value, RootModel):
+        value = value.root
+    return plain_choice(value)
 
 
 def _plain_list(value: Any, item_kind: Any) -> list[Any]:

@@ -69,6 +69,8 @@ def cache_by_type(function: Callable[[Any], T]) -> Callable[[Any], T]:
 
 def _parts_of(kind: object) -> tuple[Any, ...]:
     """Return the parts of a type in their order: a ``Literal`` equals one in another order."""
+    if isinstance(kind, type):  # a class has none
+        return ()
     return tuple((part, _parts_of(part)) for part in typing.get_args(kind))
 
 

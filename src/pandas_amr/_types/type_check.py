@@ -9,7 +9,7 @@ import json
 import math
 import numbers
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
 from pydantic import BaseModel, RootModel, TypeAdapter
@@ -133,22 +133,56 @@ def are_of_types(values: Sequence[Any], types: frozenset[type]) -> bool:
     return float not in found or all(value is None or math.isfinite(value) for value in values)
 
 
+class _FieldType(NamedTuple):
+    """A field and its type.
+
+    Attributes:
+        name: the name of the field.
+        kind: its type.
+        exact: the types whose values are all of the field's type, but for their subclasses' values.
+        choices: the members of an Enum, or the values of a ``Literal`` if they are of one type.
+    """
+
+    name: str
+    kind: Any
+    exact: frozenset[type]
+    choices: tuple[Any, ...]
+
+
 def find_mistyped_field(record: BaseModel) -> str | None:
     """Return the name of a field whose value does not have its type; None if all have."""
-    for name, kind in _list_fields(type(record)):
-        if is_mistyped(getattr(record, name), kind):
+    for name, kind, exact, choices in _list_fields(type(record)):
+        value = getattr(record, name)
+        if type(value) in exact or value in choices:  # nearly always
+            continue
+        if is_mistyped(value, kind):
             return name
     return None
 
 
 @lru_cache(maxsize=256)
-def _list_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+def _list_fields(model: type[BaseModel]) -> tuple[_FieldType, ...]:
     """Return the model's fields and their types; a field with the default None may be None."""
-    fields: list[tuple[str, Any]] = []
+    fields: list[_FieldType] = []
     for name, kind in field_types(model).items():
-        optional = name in model.model_fields and model.model_fields[name].default is None
-        fields.append((name, kind | None if optional else kind))
+        is_optional = name in model.model_fields and model.model_fields[name].default is None
+        fields.append(_describe_field(name, kind | None if is_optional else kind))
     return tuple(fields)
+
+
+def _describe_field(name: str, kind: Any) -> _FieldType:
+    own, takes_none = without_none(kind)
+    exact: set[type] = set()
+    if takes_none:
+        exact.add(type(None))
+    if isinstance(own, type) and own in ARROW_SCALARS:
+        exact.add(own)
+    choices = choices_of(own) or ()
+    if isinstance(own, enum.EnumMeta):
+        choices = tuple(own)
+    elif is_mixed(choices):
+        choices = ()
+    return _FieldType(name, kind, frozenset(exact), choices)
 
 
 def is_mistyped(value: object, kind: object) -> bool:
@@ -160,10 +194,10 @@ def is_mistyped(value: object, kind: object) -> bool:
         >>> is_mistyped(None, int | None)
         False
     """
+    if type(value) is kind and kind in ARROW_SCALARS:  # the common case first
+        return False
     if isinstance(value, RootModel):
         return is_mistyped(value.root, kind)
-    if isinstance(kind, type) and kind in ARROW_SCALARS:  # the common case first
-        return not _is_scalar(value, kind)
     own, optional = without_none(kind)
     if value is None:
         return not (optional or _takes_none(own))
@@ -204,10 +238,15 @@ def find_merged_key(given: Mapping[str, Any], model: type[BaseModel]) -> str | N
         >>> find_merged_key({"by_year": {"7": 1, "07": 2}}, Counts)
         'by_year'
     """
-    for name, alias, kind in json_fields(model):
+    for name, alias, kind in _list_fields_with_typed_keys(model):
         if has_merged_key(given.get(alias, given.get(name)), kind):
             return name
     return None
+
+
+@lru_cache(maxsize=256)
+def _list_fields_with_typed_keys(model: type[BaseModel]) -> tuple[tuple[str, str, Any], ...]:
+    return tuple(field for field in json_fields(model) if _has_typed_keys(field[2]))
 
 
 def has_merged_key(said: Any, kind: Any) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LARGEST_EXACT = 2**53  # beyond it, a float stands for several whole numbers
 MIDNIGHT = "T00:00:00"
 EMPTY = "is empty; a text has at least 1 character"
+_CONTAINERS = (dict, list)  # the values of JSON that hold others
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
 _TIME = r"\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
@@ -106,7 +107,7 @@ def find_violation(value: object, schema: Schema, leniency: Leniency = STRICT) -
 
 def drop_absent(value: Any, schema: Schema) -> Any:
     """Return a JSON value without the keys whose null means that they are left out."""
-    if not isinstance(value, dict | list):
+    if not isinstance(value, _CONTAINERS):
         return value
     for part in schema.get("anyOf", ()):
         value = drop_absent(value, part)
@@ -118,8 +119,10 @@ def drop_absent(value: Any, schema: Schema) -> Any:
     present: dict[str, Any] = {}
     for name, inner in value.items():
         part = properties.get(name, others)
-        if inner is not None or part.get(OPTIONAL) != ABSENT:
+        if isinstance(inner, _CONTAINERS):
             present[name] = drop_absent(inner, part)
+        elif inner is not None or part.get(OPTIONAL) != ABSENT:
+            present[name] = inner
     return present
 
 
