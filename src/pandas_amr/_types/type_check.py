@@ -56,7 +56,7 @@ def is_flat(model: type[BaseModel]) -> bool:
         ...     city: str
         ...     days: int | None
         >>> class Trip(BaseModel):
-        ...     visits: list[Visit]
+        ...     cities: list[str]
         >>> is_flat(Visit), is_flat(Trip)
         (True, False)
     """
