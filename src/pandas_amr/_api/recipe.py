@@ -24,6 +24,7 @@ from pandas_amr._api.recipe_result import (
     join_results,
     rows_so_far,
 )
+from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.recording import begin_recorder, open_transcript_file
 from pandas_amr._context.services import Services
@@ -57,7 +58,8 @@ from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.listening import Listeners
-from pandas_amr._run.pipeline import RunRecord, run
+from pandas_amr._run.pipeline import Pipeline as FramePipeline
+from pandas_amr._run.pipeline import RunRecord, run_pipeline
 from pandas_amr._run.run import Run, answer_of, prepare_call
 from pandas_amr._units.frames import as_frame, is_other_frame
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
@@ -68,7 +70,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._context.progress import Watch
     from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
@@ -593,7 +594,7 @@ async def _run_verb(
         check_tools(spec)
     try:
         execution = Execution(spec, parent=parent)
-        result = await run(execution, on_cancel=done.append)
+        result = await run_pipeline(FramePipeline(execution, Watch()), done.append)
     except NotConfirmed:  # the stage has not begun
         raise
     except (RunStopped, Warning) as error:

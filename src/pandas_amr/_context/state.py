@@ -47,17 +47,6 @@ class State:
     made_by: Callable[[int], tuple[str, ...]] = no_nodes
     keys_of: Callable[[int], dict[str | None, bytes]] | None = None
 
-    def use_stage(
-        self,
-        findings: MapFindings,
-        made_by: Callable[[int], tuple[str, ...]],
-        keys_of: Callable[[int], dict[str | None, bytes]],
-    ) -> None:
-        """Take what a stage of the map fills in, and what it knows of rows."""
-        self.findings = findings
-        self.made_by = made_by
-        self.keys_of = keys_of
-
     def end(self, error: RunStopped) -> None:
         """Begin nothing more: the budget is used up, or the service will serve nothing more."""
         self.halted = True

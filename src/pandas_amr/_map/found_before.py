@@ -33,8 +33,11 @@ class FoundBefore:
         is_known = np.zeros(len(is_earlier), dtype=bool)
         for from_journal in self._findings.from_journal.values():
             is_known |= from_journal
-        self._trace(EARLIER_NODE, "result", is_earlier)
-        self._trace(JOURNAL_NODE, "journal", is_known & ~is_earlier)
+        is_recalled = is_known & ~is_earlier
+        if is_earlier.any():
+            self._trace(EARLIER_NODE, "result", is_earlier)
+        if is_recalled.any():
+            self._trace(JOURNAL_NODE, "journal", is_recalled)
 
     @property
     def has_finding(self) -> BoolArray:
@@ -45,8 +48,6 @@ class FoundBefore:
         return has_finding
 
     def _trace(self, name: str, form: str, is_found: BoolArray) -> None:
-        if not is_found.any():
-            return
         name = self._services.prefix + name
         units = int(is_found.sum())
         with self._services.trace.node("recalled", id=name, units=units) as node:

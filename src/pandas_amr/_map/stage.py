@@ -155,7 +155,7 @@ class MapStage:
             shards = self._cut(mapper)
             items += [Item(shard, mapper) for shard in shards]
         if self._is_first:  # all maps have the same shards: side by side, each is soon complete
-            items.sort(key=_number_of)
+            items.sort(key=lambda item: item.shard.number)
         rows = [self._count_rows(shard.positions) for shard, _ in items]
         self._open_rows = sum(rows)
         return items
@@ -461,7 +461,8 @@ class MapStage:
             self._give_up(self._breaker.doom)
         else:
             await self._write_failures()
-            self._warn_of_left()
+            if self.findings.left and not self.findings.is_closed:
+                self._warn_of_left()
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self.offer_all(sink)
 
@@ -492,27 +493,20 @@ class MapStage:
 
     def _arm_breaker(self) -> int:
         """Have the breaker watch the maps, and return how many shards to begin at once."""
-        shards = self._count_shards()
+        shards: dict[MapName, int] = {mapper.name: 0 for mapper in self.mappers}
+        for shard, mapper in self._items:
+            if isinstance(mapper, PipelineMapper):
+                shards[mapper.name] += len(shard.positions)  # each row of a recipe is like one
+            elif shard.positions:
+                shards[mapper.name] += 1
         items = len(self._items)
         parallelism = self._services.parallelism(self._spec)
         limit = min(parallelism, max(1, items))
         return self._breaker.arm(shards, items=items, limit=limit, on_doom=self._halt)
 
-    def _count_shards(self) -> dict[MapName, int]:
-        """Count the shards of each map; each row of a recipe is like one."""
-        counts: dict[MapName, int] = {mapper.name: 0 for mapper in self.mappers}
-        for shard, mapper in self._items:
-            if isinstance(mapper, PipelineMapper):
-                counts[mapper.name] += len(shard.positions)
-            elif shard.positions:
-                counts[mapper.name] += 1
-        return counts
-
     def _warn_of_left(self) -> None:
         """Warn of rows that an earlier run skipped and this one leaves so."""
         left = list(self.findings.left.values())
-        if not left or self.findings.is_closed:
-            return
         is_left = np.logical_or.reduce(left)
         is_left_row = is_left[self._units.answered_by]
         rows = int(is_left_row.sum())
@@ -549,11 +543,12 @@ class MapStage:
         self._open_rows -= rows
         self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
-        node = self._node_name(mapped.shard, mapped.map)
-        is_whole = len(mapped.positions) == len(mapped.shard.positions)
-        landed_rows = rows if is_whole else None
-        self._tell_landed(mapped.positions, node, landed_rows)
-        self._tell_failed(mapped.failures, node)
+        if self._services.trace.listeners:
+            node = self._node_name(mapped.shard, mapped.map)
+            is_whole = len(mapped.positions) == len(mapped.shard.positions)
+            landed_rows = rows if is_whole else None
+            self._tell_landed(mapped.positions, node, landed_rows)
+            self._tell_failed(mapped.failures, node)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
 
@@ -614,15 +609,16 @@ class MapStage:
         """Map one shard, as a node of the trace."""
         spec, services, state = self._spec, self._services, self._state
         name = self._node_name(shard, mapper.name)
-        parents = services.parents(shard.positions)
+        units = shard.positions
         with services.trace.node(
-            "map", id=name, parents=parents, units=len(shard.positions)
+            "map", id=name, parents=services.parents(units), units=len(units)
         ) as node:
             shared: SharedRun | None = None
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")
             with use_parent_run(shared):
-                mapped = await self._map_shard(shard, mapper)
+                mapped = await mapper.map_shard(shard)
+                await self._redact(mapper.name, mapped.table)
             if shared is not None:
                 node.parents += tuple(sorted(shared.ends, key=_natural_key))
             # Here, and not when the findings are added: until then others would begin a shard.
@@ -632,11 +628,6 @@ class MapStage:
             self._nodes.append(MapNode(shard, mapper.name, node))
             self._describe_node(node, mapped)
             return mapped
-
-    async def _map_shard(self, shard: Shard, mapper: Mapper) -> MappedShard:
-        mapped = await mapper.map_shard(shard)
-        await self._redact(mapper.name, mapped.table)
-        return mapped
 
     async def _redact(self, name: MapName, table: pa.Table) -> None:
         """Redact the texts that a function found, in a thread; they are known from then on."""
@@ -898,10 +889,6 @@ def _describe_total(total: Usage) -> str:
     requests = counted(total.tries, "request")
     spend = describe_spend(total) or "nothing"
     return f"{requests} and {spend} were spent"
-
-
-def _number_of(item: Item) -> int:
-    return item.shard.number
 
 
 def _natural_key(node: str) -> list[tuple[int, str]]:

@@ -40,7 +40,7 @@ def check_planning(job: Job, planner: LM) -> None:
     Raises:
         PlanError: the message writes out the call that leaves nothing open.
     """
-    if job.open and not planner.abilities.planning:
+    if not planner.abilities.planning:
         raise no_plan_error(_cannot_plan(planner), job)
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pandas_amr._context.progress import Watch
     from pandas_amr._context.settings import Settings
     from pandas_amr._records.events import Event, RunStatus
-    from pandas_amr._records.trace import Trace
     from pandas_amr._result.result import Result
 
 
@@ -70,14 +69,17 @@ class Listeners:
             if self.on_event is not None:
                 delivery = Delivery(self.on_event, watch.warn_of_listener)
                 trace.listeners.append(delivery)
-            self._tell_begin(trace)
+            if trace.listeners:
+                at = Scope(trace).at
+                trace.emit(RunBegan(*at, verb=self.verb, task=self.task, rows=self.rows))
             try:
                 yield outcome
             except BaseException as error:
                 outcome.note_error(error)
                 raise
             finally:
-                _tell_end(watch, outcome)
+                if trace.listeners:
+                    _tell_end(watch, outcome)
                 if delivery is not None:
                     await delivery.end()
             await watch.notices.issue(watch.listener_warnings)
@@ -87,24 +89,18 @@ class Listeners:
                 give_partial(error, outcome.result)
                 raise
 
-    def _tell_begin(self, trace: Trace) -> None:
-        if trace.listeners:
-            at = Scope(trace).at
-            trace.emit(RunBegan(*at, verb=self.verb, task=self.task, rows=self.rows))
-
 
 def _tell_end(watch: Watch, outcome: Outcome) -> None:
     trace = watch.trace
-    if trace.listeners:
-        trace.emit(
-            RunEnded(
-                *Scope(trace).at,
-                status=outcome.status,
-                usage=watch.ledger.total,
-                seconds=trace.seconds,
-                error=outcome.error,
-            )
+    trace.emit(
+        RunEnded(
+            *Scope(trace).at,
+            status=outcome.status,
+            usage=watch.ledger.total,
+            seconds=trace.seconds,
+            error=outcome.error,
         )
+    )
 
 
 @dataclass

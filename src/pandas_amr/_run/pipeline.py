@@ -13,7 +13,6 @@ import numpy as np
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
-from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.recording import begin_recorder, note_rows, open_transcript_file
 from pandas_amr._context.services import Services
@@ -67,6 +66,7 @@ from pandas_amr.models.waits import collect_waits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pandas_amr._context.progress import Watch
     from pandas_amr._context.spec import Spec
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import Origins
@@ -85,29 +85,14 @@ CORRECTING = "its corrections"
 OVERRIDE = "override"  # the verb of a run that corrects, in the journal
 
 
-async def run(
-    execution: Execution,
-    watch: Watch | None = None,
-    on_cancel: Callable[[Result], None] | None = None,
-) -> Result | Draft:
-    """Carry out a run over a frame.
-
-    Args:
-        execution: what is to be carried out.
-        watch: is shown what is found, and how far the run is.
-        on_cancel: is given what was found until then if the run is cancelled.
-
-    Raises:
-        RunStopped: as ``run_pipeline``.
-        UsageError: likewise.
-    """
-    return await run_pipeline(Pipeline(execution, watch or Watch()), on_cancel)
-
-
 async def run_pipeline(
     pipeline: Pipeline, on_cancel: Callable[[Result], None] | None = None
 ) -> Result | Draft:
     """Carry out a run, and see to its end, whatever way it comes.
+
+    Args:
+        pipeline: the run.
+        on_cancel: is given what was found until then if the run is cancelled.
 
     Raises:
         RunStopped: the run ended before its end; the error's ``partial`` is the ``Result`` until
@@ -281,12 +266,7 @@ class Pipeline:
         if recorder is not None:
             recorder.learn_words(_list_words(self.spec))
         services.watch.is_static = self.spec.plan.fan_in is not None
-        self._bound_requests()
-
-    def _bound_requests(self) -> None:
-        """Bound the requests in flight; an outer run has done so."""
-        services = self.services
-        if services.semaphore is None:
+        if services.semaphore is None:  # an outer run has bound the requests in flight
             most = services.most_requests(self.spec, tools=True)
             services.semaphore = asyncio.Semaphore(most)
             services.watch.most_requests = most
@@ -360,32 +340,26 @@ class Pipeline:
             breaker=self._earlier_breaker,
         )
         stage = await services.run_large(spec, begin)
-        state.use_stage(stage.findings, stage.made_by, stage.keys_of)
-        self._warn_without_journal()
-        await self._recall(stage)
+        state.findings, state.made_by, state.keys_of = stage.findings, stage.made_by, stage.keys_of
+        if services.journal is None and spec.plan.retry_failed_after is not None:
+            self._warn_without_journal()
+        if self._override is not None:
+            state.stage = CORRECTING
+            await stage.correct(self._override.corrections)
+            state.stage = "its map"
+        await stage.recall()
+        self.spec = replace(spec, has_corrections=stage.findings.has_corrections)
         if spec.settings.is_offline:
             await self._check_all_known(stage)
         return stage
 
     def _warn_without_journal(self) -> None:
-        """Warn if failures are to be remembered, and there is no journal to remember them."""
-        if self.services.journal is not None or self.spec.plan.retry_failed_after is None:
-            return
+        """Warn that failures are to be remembered, and there is no journal to remember them."""
         message = (
             "Failed rows are asked again each time: without a journal nothing remembers them "
             "(retry_failed_after). Give journal='a/path'."
         )
         self.state.warnings.append(PlanWarning(message))
-
-    async def _recall(self, stage: MapStage) -> None:
-        """Correct what a person corrects, and take from the journal what it has."""
-        if self._override is not None:
-            self.state.stage = CORRECTING
-            corrections = self._override.corrections
-            await stage.correct(corrections)
-            self.state.stage = "its map"
-        await stage.recall()
-        self.spec = replace(self.spec, has_corrections=stage.findings.has_corrections)
 
     async def _draw_units(self, units: Units) -> Sample | None:
         """Draw the units that are mapped, if not all are."""
@@ -444,9 +418,9 @@ class Pipeline:
     def _begin_tree(self, stage: MapStage | None, stack: AsyncExitStack) -> StaticTree | None:
         """Make the tree that takes findings as they land; None if the reduce waits for all."""
         spec, services, state = self.spec, self.services, self.state
-        if stage is None or not stage.leaves or not spec.reduces_as_findings_land:
+        if stage is None or not self._reduces or not spec.reduces_as_findings_land:
             return None
-        if not self._reduces:
+        if not stage.leaves:
             return None
         tree = begin_tree(spec, services, state, stage.leaves)
         stack.push_async_exit(tree.leave)
@@ -467,7 +441,8 @@ class Pipeline:
                 await self.issue_warnings()
                 if state.ended_by is None and self._reduces:
                     state.stage = "its reduce"
-                    self._begin_reduce_steps(stage)
+                    if stage is not None or spec.lms:  # else nobody waits for a model
+                        services.watch.steps.begin_reduce()
                     rows = await run_off_loop(
                         state.finding_rows, spec.job, size=len(spec.job.frame)
                     )
@@ -484,25 +459,13 @@ class Pipeline:
         is_wanted = self._override is None or self._override.reduces
         return self.spec.job.reduces and is_wanted
 
-    def _begin_reduce_steps(self, stage: MapStage | None) -> None:
-        """Say that the reduce begins, unless it is all there is and nobody waits for a model."""
-        if stage is not None or self.spec.lms:
-            self.services.watch.steps.begin_reduce()
-
     def _make_result(self, outcome: ReduceOutcome) -> Result:
-        self._count_rows_done()
         spec, services, state = self.spec, self.services, self.state
+        if isinstance(state.ended_by, ModelUnavailable) and state.findings is not None:
+            done = counted_of(state.findings.rows_with(*FOUND), len(state.findings.units), "row")
+            state.ended_by.args = (f"{state.ended_by} {done} are done.",)
         raises = self._ends_in_error
         return make_result(spec, services, state, outcome, self._parent, raises=raises)
-
-    def _count_rows_done(self) -> None:
-        """Add to the error of a service that serves nothing more how many rows are done."""
-        error = self.state.ended_by
-        findings = self.state.findings
-        if not isinstance(error, ModelUnavailable) or findings is None:
-            return
-        done = counted_of(findings.rows_with(*FOUND), len(findings.units), "row")
-        error.args = (f"{error} {done} are done.",)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""

@@ -38,11 +38,11 @@ from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
 from pandas_amr._run.execution import Execution, FindingOverride, VerificationSample
 from pandas_amr._run.listening import Listeners
-from pandas_amr._run.pipeline import run, run_pipeline
+from pandas_amr._run.pipeline import Pipeline, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
 from pandas_amr._run.snapshot import draw_graph_so_far, draw_timeline_so_far
-from pandas_amr._run.stream import PartStream, open_stream
+from pandas_amr._run.stream import PartStream, open_stream, read_frame
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
 
@@ -181,8 +181,12 @@ class Run(Generic[Given]):
     async def _carry_out_job(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            with UserTraceback():  # a task keeps the frames of its error, and those keep this run
-                return await self._work_with_listeners()
+            # A task keeps the frames of its error, and those keep this run.
+            with UserTraceback():
+                async with self._listeners.listen(self._watch) as told:
+                    outcome = await self._show_while_working()
+                    told.note(_result_of(outcome))
+                return outcome
         except Exception as error:
             self._partial = getattr(error, "partial", None)
             self._trace = error.__traceback__
@@ -191,13 +195,6 @@ class Run(Generic[Given]):
             self._task = None
             self._ended.set()
             self._watch.ended()
-
-    async def _work_with_listeners(self) -> Any:
-        """Give what comes of it, and tell whoever listens of its events."""
-        async with self._listeners.listen(self._watch) as told:
-            outcome = await self._show_while_working()
-            told.note(_result_of(outcome))
-        return outcome
 
     async def _show_while_working(self) -> Any:
         """Give what comes of it, and show how far it is until then."""
@@ -502,13 +499,10 @@ def make_run(
         elsewhere=elsewhere,
     )
 
-    def answer(outcome: Any) -> Any:
-        return outcome if whole else _answer(spec, outcome)
-
     rows, about = _describe_rows(job, execution)
     return Run(
         partial(_carry_out, execution),
-        answer,
+        partial(_answer, spec, whole=whole),
         about,
         rows=rows,
         journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
@@ -526,7 +520,7 @@ async def _carry_out(
             return await run_pipeline(execution.elsewhere(execution, watch), interrupted)
         if execution.stream is not None:
             return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
-        return await run(execution, watch, interrupted)
+        return await run_pipeline(Pipeline(execution, watch), interrupted)
 
 
 def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
@@ -560,8 +554,10 @@ def check_models(spec: Spec) -> None:
     check_budget(spec.settings.budget, [*spec.lms.values(), *own_lms])
 
 
-def _answer(spec: Spec, outcome: Result | Draft) -> Any:
-    """Return what the verb gives."""
+def _answer(spec: Spec, outcome: Result | Draft, *, whole: bool) -> Any:
+    """Return what the verb gives; ``whole`` if that is all that came of the run."""
+    if whole:
+        return outcome
     if isinstance(outcome, Result):
         return answer_of(spec.job.verb, outcome)
     plan = outcome.plan
@@ -616,7 +612,11 @@ def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
-    call, stream = open_stream(call, settings)
+    stream = None
+    if call.out is None:
+        call = replace(call, frame=read_frame(call.frame))
+    else:
+        call, stream = open_stream(call, settings)
     spec = make_spec(call, settings, changes)
     return make_run(redact_where_called(spec), stream=stream)
 
@@ -668,7 +668,8 @@ def prepare_call(
         if own is None and parent is not None and parent.lms
         else resolve_lms(own, settings)
     )
-    check_planning(job, lms["plan"])
+    if job.open:
+        check_planning(job, lms["plan"])
     for pipeline in job.pipelines:
         pipeline.check_planning(lms, settings)
     return job, lms

@@ -44,17 +44,15 @@ class PartStream:
     folder: OutFolder
 
 
-def open_stream(call: Call, settings: Settings) -> tuple[Call, PartStream | None]:
+def open_stream(call: Call, settings: Settings) -> tuple[Call, PartStream]:
     """Open the input of a call with ``out=``.
 
     Returns:
-        The call about a frame: if there is an input to be read part by part, a sample of it.
+        The call about a frame, a sample of the input; and the input.
 
     Raises:
         UsageError: the input, the folder or another argument does not go with ``out=``.
     """
-    if call.out is None:
-        return replace(call, frame=_read_frame(call.frame)), None
     _check_call(call, settings)
     source = open_source(call.frame)
     _check_folder(call, source)
@@ -63,7 +61,7 @@ def open_stream(call: Call, settings: Settings) -> tuple[Call, PartStream | None
     return call, PartStream(source, OutFolder(call.out))
 
 
-def _read_frame(rows: Any) -> pd.DataFrame:
+def read_frame(rows: Any) -> pd.DataFrame:
     """Make a frame of what a call without ``out=`` is about.
 
     Raises:
