@@ -352,6 +352,12 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     "an attribute of a plan": (lambda lm: amr.Plan().shardsize, A, "Did you mean 'shard_size'?"),
     "an attribute of a model": (lambda lm: lm.max_trys, A, "Did you mean 'max_tries'?"),
     "a verb": (lambda lm: DF.amr.mapreduce("x"), A, "df.amr has no attribute 'mapreduce'. Did you mean 'map_reduce'?"),
+    "what is said of the model": (_fits(temperature=0), U, 'of the model: lm=amr.LM("name", temperature=...)'),
+    "another word for that": (_fits(timeout=5), U, 'of the model: lm=amr.LM("name", timeout_s=...)'),
+    "another word, mistyped": (_fits(modle="gpt"), U, "Did you mean 'lm'?"),
+    "another library's bound": (_fits(max_cost=1.0), U, "Did you mean 'budget'?"),
+    "another library's progress": (_fits(verbose=True), U, "Did you mean 'progress'?"),
+    "another library's form": (_fits(response_format=Bug), U, "Did you mean 'finding'?"),
     "a verb of a column": (lambda lm: DF["text"].amr.filtr("x"), A, "Did you mean 'filter'?"),
     "a name of the package": (
         lambda lm: amr.Plann,

@@ -27,6 +27,11 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
     "output_type": ("output",),
     "groupby": ("by",),
     "group_by": ("by",),
+    "instruction": ("task",),
+    "response_format": ("finding", "output"),
+    "verbose": ("progress",),
+    "max_cost": ("money", "budget"),
+    "max_budget": ("money", "budget"),
     "cache": ("journal",),
     "concurrency": ("max_parallelism",),
     "parallelism": ("max_parallelism",),
@@ -87,6 +92,28 @@ OF_THE_PLAN = {  # fields of a plan, and other words for them
     "give_up_after": "give_up_after",
     "retry_failed_after": "retry_failed_after",
 }
+OF_THE_LM = {  # arguments of a model, and other words for them
+    "temperature": "temperature",
+    "top_p": "extra_body",
+    "seed": "seed",
+    "timeout": "timeout_s",
+    "timeout_s": "timeout_s",
+    "max_tokens": "max_output_tokens",
+    "max_output_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning_effort",
+    "max_tries": "max_tries",
+    "max_retries": "max_tries",
+    "retries": "max_tries",
+    "rpm": "rpm",
+    "tpm": "tpm",
+    "base_url": "base_url",
+    "api_key": "api_key",
+    "extra_headers": "extra_headers",
+    "extra_body": "extra_body",
+    "hedge": "hedge",
+    "batch": "batch",
+}
 ASKED_FIRST = ("map", "filter", "reduce", "mapper")
 OTHER_WORDS_FOR_THE_QUESTION = ("prompt", "question", "query", "instructions", "task")
 ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
@@ -119,9 +146,11 @@ def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) 
 
 
 def _suggest_place(function: str, name: str, known: Sequence[str]) -> str | None:
-    """Say where something is said that is no keyword of a verb: in its plan, or first of all."""
+    """Say where something goes that is no keyword: to the plan, to the model, or first of all."""
     if "plan" in known and name in OF_THE_PLAN:
         return f"It is a field of the plan: plan={{{OF_THE_PLAN[name]!r}: ...}}."
+    if "lm" in known and name in OF_THE_LM:
+        return f'It is said of the model: lm=amr.LM("name", {OF_THE_LM[name]}=...).'
     if function in ASKED_FIRST and name in OTHER_WORDS_FOR_THE_QUESTION:
         return f'What is asked stands first, without a name: {function}("...").'
     return None
@@ -144,10 +173,19 @@ def suggest_keyword(name: str, known: list[str], otherwise: str) -> str:
 
 def closest_keyword(name: str, known: list[str]) -> object | None:
     """Find the keyword that is meant by another word for it, or by one that is spelled alike."""
-    for meant in SYNONYMS.get(name, ()):
+    meant = _read_synonym(name, known) or closest_name(name, known)
+    if meant is not None:
+        return meant
+    word = closest_name(name, list(SYNONYMS))  # the other word may be mistyped, too
+    return _read_synonym(str(word), known)
+
+
+def _read_synonym(word: str, known: list[str]) -> str | None:
+    """Return the keyword for which people say another word; None if there is none."""
+    for meant in SYNONYMS.get(word, ()):
         if meant in known:
             return meant
-    return closest_name(name, known)
+    return None
 
 
 def suggest_keywords(function: Function, name: str = "") -> Function:
