@@ -110,11 +110,6 @@ class Answer:
             self.transcriber.settle(accepted, problems or {}, fields)
 
     @property
-    def cut_off(self) -> bool:
-        """Whether the payload is the beginning of an answer that was cut off."""
-        return self.problem is not None and self.payload is not None
-
-    @property
     def ways(self) -> str:
         """The forms of the answer, for the trace."""
         forms = [self.form]

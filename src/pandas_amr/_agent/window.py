@@ -46,7 +46,9 @@ class Window:
         """
         messages = list(request.messages)
         fixed = _fixed_text(request)
-        characters = len(fixed) + sum(_length(message) for message in messages)
+        characters = len(fixed) + MESSAGE_TOKENS * len(messages)
+        for message in messages:
+            characters += sum(map(len, _texts(message)))
         if characters <= self.tokens:
             # A token has at least one character in practice: this fits without counting tokens.
             return messages
@@ -100,10 +102,6 @@ def _texts(message: Message) -> list[str]:
     if message.extra:
         texts.append(json.dumps(dict(message.extra), ensure_ascii=False))
     return texts
-
-
-def _length(message: Message) -> int:
-    return MESSAGE_TOKENS + sum(len(text) for text in _texts(message))
 
 
 def _fixed_text(request: Request) -> str:

@@ -107,7 +107,7 @@ def _list_findings(answer: Answer) -> list[Any] | None:
     findings = answer.payload.get(FINDINGS)
     if not isinstance(findings, list):
         return None
-    if answer.cut_off:
+    if answer.problem is not None:  # the answer was cut off
         return findings[:-1]  # the last one may be incomplete
     return findings
 

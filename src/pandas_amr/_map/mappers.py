@@ -182,13 +182,15 @@ def _make_agent_mapper(
         frame_differences=frame_differences,
         breaker=breaker,
     )
+    if services.journal is None:
+        return mapper
     return _add_agent_cache(spec, services, mapper, agent)
 
 
 def _add_agent_cache(
     spec: Spec, services: Services, mapper: AgentMapper, agent: Agent | None
 ) -> Mapper:
-    """Put the journal around an agent, if there is one."""
+    """Put the journal around an agent."""
     prompt = mapper.prompt
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)

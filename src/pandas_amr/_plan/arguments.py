@@ -102,7 +102,8 @@ def check(call: Call) -> Job:
     job = _read_call(call)
     _check_completeness(call, job)
     _check_encoding(job)
-    _check_view(job)
+    if job.given.view == "preview":
+        _check_preview(job)
     check_names(job, job.given)
     return job
 
@@ -543,9 +544,8 @@ def _check_encoding(job: Job) -> None:
                 raise UsageError(f"{name}= {problem}.")
 
 
-def _check_view(job: Job) -> None:
-    has_agents = job.maps and not job.all_callable
-    if job.given.view == "preview" and has_agents and job.repl is None:
+def _check_preview(job: Job) -> None:
+    if job.maps and not job.all_callable and job.repl is None:
         raise UsageError(
             'plan={"view": "preview"} shows units in the REPL, '
             "which needs tools=[amr.PythonREPLTool()]."

@@ -78,7 +78,8 @@ def check_names(job: Job, plan: Plan) -> None:
     _check_reduced(job, labels | fields if is_complete else None)
     _refuse_ambiguous_keys(job, fields)
     _check_planned(plan, fields, frame, is_complete=is_complete)
-    _check_group_columns(job, plan)
+    if plan.group_columns:
+        _check_group_columns(job, plan)
     if job.reduces:
         has_records = any(kind.item is not None for kind in types)
         may_choose_none = has_records or plan.where is not None
@@ -133,9 +134,11 @@ def _check_reduced(job: Job, labels: set[Any] | None) -> None:
     if labels is not None:
         if job.by is not None:
             missing_keys = find_missing_keys(job.by, labels, job.frame.index)
-            _refuse_missing("by", missing_keys, labels)
+            if missing_keys:
+                _refuse_missing("by", missing_keys, labels)
         missing = [label for label in aggregated if label not in labels]
-        _refuse_missing("reduce", missing, labels)
+        if missing:
+            _refuse_missing("reduce", missing, labels)
     for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:
             column(job.frame.iloc[:0], label)  # raises if the label stands for several columns
@@ -156,12 +159,11 @@ def _refuse_ambiguous_keys(job: Job, fields: set[Any]) -> None:
 
 
 def _refuse_missing(argument: str, missing: Sequence[Any], labels: set[Any]) -> None:
-    if missing:
-        suggestion = did_you_mean(missing[0], sorted(labels, key=str))
-        raise ColumnError(
-            f"{argument}= names {missing[0]!r}, which is not a column.{suggestion} "
-            f"There is: {_list_labels(labels)}."
-        )
+    suggestion = did_you_mean(missing[0], sorted(labels, key=str))
+    raise ColumnError(
+        f"{argument}= names {missing[0]!r}, which is not a column.{suggestion} "
+        f"There is: {_list_labels(labels)}."
+    )
 
 
 def _list_labels(labels: Iterable[Any]) -> str:
@@ -201,9 +203,7 @@ def _check_planned_label(field: str, label: str, labels: set[Any]) -> None:
 
 
 def _check_group_columns(job: Job, plan: Plan) -> None:
-    if not plan.group_columns:
-        return
-    by = By(*plan.group_columns, sort=False, dropna=False)
+    by = By(*plan.group_columns or (), sort=False, dropna=False)
     check = FeasibilityCheck.of(job.frame, {}, (), by)
     problem = check.by_problem()
     if problem is not None:
@@ -218,7 +218,9 @@ def _check_computed(job: Job, plan: Plan, types: ColumnTypes, *, may_choose_none
             not fit.
     """
     aggregations = dict(job.computed or plan.aggregations or {})
-    by_pandas = {name: how for name, how in aggregations.items() if not _is_by_agent(how)}
+    by_pandas = {
+        name: how for name, how in aggregations.items() if not isinstance(function_of(how), Agent)
+    }
     used = columns_of(by_pandas)
     if plan.ranking is not None:
         used.append(plan.ranking.field)
@@ -227,7 +229,8 @@ def _check_computed(job: Job, plan: Plan, types: ColumnTypes, *, may_choose_none
     _refuse(check.rows_problem(plan.where, plan.ranking))
     for name, how in by_pandas.items():
         _refuse(check.aggregation_problem(name, how), f"reduce[{name!r}]: ")
-    _refuse(check.joint_problem(by_pandas))
+    if len(by_pandas) > 1:
+        _refuse(check.joint_problem(by_pandas))
     if plan.output is not None:
         has_agents = len(by_pandas) < len(aggregations)
         _check_output(job, plan, check, by_pandas, has_agents=has_agents)
@@ -254,10 +257,6 @@ def _check_output(
         _refuse(check.output_problem(by_pandas, plan.output))
     else:
         _refuse(_ranking_output_problem(plan))
-
-
-def _is_by_agent(how: object) -> bool:
-    return isinstance(function_of(how), Agent)
 
 
 def _refuse(problem: str | None, place: str = "") -> None:

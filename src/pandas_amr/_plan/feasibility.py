@@ -188,7 +188,8 @@ class FeasibilityCheck:
         label = column_of(name, how)
         if not self._has_columns([label]):
             return None
-        for function in as_list(function_of(how)):
+        functions = function_of(how)
+        for function in as_list(functions):
             if not _may_be_tried(function):
                 continue
             alone = {name: (label, function)} if is_named(how) else {label: function}
@@ -196,6 +197,8 @@ class FeasibilityCheck:
                 return self._unfit_problem(label, function)
             if callable(function) and self._fails_on_parts(label, alone):
                 return self._unfit_problem(label, function)
+        if not isinstance(functions, list):
+            return None  # it was tried above
         if _may_all_be_tried([how]) and self._fails({name: how}):
             return (
                 f"pandas cannot compute {_name_functions(how)} of {label!r}; "

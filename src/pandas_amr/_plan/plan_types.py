@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import math
 import re
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,8 @@ def as_finding(value: Any) -> Any:
     if _is_schema(value):
         return type_from_schema(value, str(value.get("title", "Finding")))
     if isinstance(value, dict) and value:
-        _check_schema_type(value)
+        if isinstance(value.get("properties"), dict) and isinstance(value.get("type"), str):
+            _refuse_schema_type(value["type"])
         return _record_of(value)
     raise UsageError(
         "finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, "
@@ -67,19 +68,17 @@ def as_finding(value: Any) -> Any:
     )
 
 
-def _check_schema_type(value: dict[str, Any]) -> None:
+def _refuse_schema_type(kind: str) -> NoReturn:
     """Refuse what looks like a JSON schema, but is not one of an object.
 
     Raises:
-        UsageError: it is.
+        UsageError: always.
     """
-    kind = value.get("type")
-    if isinstance(value.get("properties"), dict) and isinstance(kind, str):
-        suggestion = did_you_mean(kind, ("object", "array"))
-        raise UsageError(
-            "finding= takes a JSON schema of the type 'object', or 'array' of one, not "
-            f"{kind!r}.{suggestion}"
-        )
+    suggestion = did_you_mean(kind, ("object", "array"))
+    raise UsageError(
+        "finding= takes a JSON schema of the type 'object', or 'array' of one, not "
+        f"{kind!r}.{suggestion}"
+    )
 
 
 def _advise_finding(value: object) -> str:

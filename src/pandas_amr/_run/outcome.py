@@ -203,7 +203,7 @@ def _assemble(
         sandbox=spec.sandbox_tier or None,
         made_by=None if state.made_by is no_nodes else state.made_by,
         sources=sources_frame(outcome.sources, frame.index) if outcome.sources else None,
-        coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
+        coverage=_find_coverage(outcome, state, frame),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
         finding_types=_finding_types(spec, state),
@@ -229,11 +229,14 @@ def collect_transcripts(services: Services, state: State) -> RunTranscripts:
     )
 
 
-def _count_readable(state: State, frame: pd.DataFrame) -> int:
-    """Count the rows that have content."""
-    if state.findings is None:
-        return len(frame)
-    return len(frame) - state.findings.rows_with(EMPTY)
+def _find_coverage(outcome: ReduceOutcome, state: State, frame: pd.DataFrame) -> float | None:
+    """Return the share of rows with content that the answer cites; None if it cites none."""
+    if not outcome.sources:
+        return None
+    readable = len(frame)
+    if state.findings is not None:
+        readable -= state.findings.rows_with(EMPTY)
+    return evidence_share(outcome.sources, readable)
 
 
 def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:

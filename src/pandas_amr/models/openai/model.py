@@ -227,7 +227,7 @@ class OpenAIModel:
         return await client.get("/models", cast_to=httpx2.Response, options=options)
 
     async def _complete(self, request: Request) -> Reply:
-        body = self.body(request)
+        body = sent_body(self._lm, self._url, request)
         began = CLOCK.now()
         raw = await self.call(partial(self._post, body), timeout_s=self._lm.timeout_s)
         seconds = CLOCK.now() - began
@@ -304,10 +304,6 @@ class OpenAIModel:
         if self._acceptance.unusable < MOST_UNUSABLE:
             return error
         return self._failures.no_completion(str(error))
-
-    def body(self, request: Request) -> dict[str, Any]:
-        """Convert a request into its body, without the settings that this model refuses."""
-        return sent_body(self._lm, self.address[0], request)
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
         """Read an answer of a batch: its ``status_code`` and ``body``.

@@ -113,7 +113,9 @@ class Structured:
                 self._support.learn_answered(kind, form, refusals)
                 if request.code == "found" and not self._support.calls_tools:
                     self._support.writes_code = True
-                self._learn_followed(reply, schema, form)
+                is_known = form == Form.PROMPT or form in self._support.followed
+                if not is_known and reply.finish_reason != "length":
+                    self._learn_followed(reply, schema, form)
                 return replace(reply.with_tries(tries), form=form.label)
 
     def _falls_back(
@@ -129,9 +131,6 @@ class Structured:
         return False
 
     def _learn_followed(self, reply: Reply, schema: ResponseSchema, form: Form) -> None:
-        is_known = form == Form.PROMPT or form in self._support.followed
-        if is_known or reply.finish_reason == "length":
-            return
         text = answer_in(reply.message, schema)
         if text:
             is_followed = has_shape(text, schema.schema)

@@ -179,7 +179,8 @@ class SchemaSupport:
         """Remember the form that was answered, and the better ones that were refused."""
         self.accepted.add(form)
         self.answered[kind] = min(form, self.answered.get(kind, form))
-        self._learn_refused(refusals)
+        if refusals:
+            self._learn_refused(refusals)
 
     def learn_read(self, kind: str, form: Form, refusals: Mapping[Form, ModelError]) -> None:
         """Remember the form of a request that was too long: so the server has read the form."""
