@@ -176,7 +176,7 @@ def closest_keyword(name: str, known: list[str]) -> object | None:
     meant = _read_synonym(name, known) or closest_name(name, known)
     if meant is not None:
         return meant
-    word = closest_name(name, list(SYNONYMS))  # the other word may be mistyped, too
+    word = closest_name(name, SYNONYMS, least=0.8)  # the other word may be mistyped, too
     return _read_synonym(str(word), known)
 
 
