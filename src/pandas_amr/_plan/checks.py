@@ -78,8 +78,7 @@ def check_names(job: Job, plan: Plan) -> None:
     _check_reduced(job, labels | fields if is_complete else None)
     _refuse_ambiguous_keys(job, fields)
     _check_planned(plan, fields, frame, is_complete=is_complete)
-    if plan.group_columns:
-        _check_group_columns(job, plan)
+    _check_group_columns(job, plan)
     if job.reduces:
         has_records = any(kind.item is not None for kind in types)
         may_choose_none = has_records or plan.where is not None
@@ -134,11 +133,9 @@ def _check_reduced(job: Job, labels: set[Any] | None) -> None:
     if labels is not None:
         if job.by is not None:
             missing_keys = find_missing_keys(job.by, labels, job.frame.index)
-            if missing_keys:
-                _refuse_missing("by", missing_keys, labels)
+            _refuse_missing("by", missing_keys, labels)
         missing = [label for label in aggregated if label not in labels]
-        if missing:
-            _refuse_missing("reduce", missing, labels)
+        _refuse_missing("reduce", missing, labels)
     for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:
             column(job.frame.iloc[:0], label)  # raises if the label stands for several columns
@@ -159,11 +156,12 @@ def _refuse_ambiguous_keys(job: Job, fields: set[Any]) -> None:
 
 
 def _refuse_missing(argument: str, missing: Sequence[Any], labels: set[Any]) -> None:
-    suggestion = did_you_mean(missing[0], sorted(labels, key=str))
-    raise ColumnError(
-        f"{argument}= names {missing[0]!r}, which is not a column.{suggestion} "
-        f"There is: {_list_labels(labels)}."
-    )
+    if missing:
+        suggestion = did_you_mean(missing[0], sorted(labels, key=str))
+        raise ColumnError(
+            f"{argument}= names {missing[0]!r}, which is not a column.{suggestion} "
+            f"There is: {_list_labels(labels)}."
+        )
 
 
 def _list_labels(labels: Iterable[Any]) -> str:
@@ -203,7 +201,9 @@ def _check_planned_label(field: str, label: str, labels: set[Any]) -> None:
 
 
 def _check_group_columns(job: Job, plan: Plan) -> None:
-    by = By(*plan.group_columns or (), sort=False, dropna=False)
+    if not plan.group_columns:
+        return
+    by = By(*plan.group_columns, sort=False, dropna=False)
     check = FeasibilityCheck.of(job.frame, {}, (), by)
     problem = check.by_problem()
     if problem is not None:

@@ -63,6 +63,7 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
     "retries": ("max_tries",),
     "max_retries": ("max_tries",),
     "headers": ("extra_headers",),
+    "top_p": ("extra_body",),
     "price": ("prices", "money"),
     "pricing": ("prices",),
     "dollars": ("money",),
@@ -92,28 +93,22 @@ OF_THE_PLAN = {  # fields of a plan, and other words for them
     "give_up_after": "give_up_after",
     "retry_failed_after": "retry_failed_after",
 }
-OF_THE_LM = {  # arguments of a model, and other words for them
-    "temperature": "temperature",
-    "top_p": "extra_body",
-    "seed": "seed",
-    "timeout": "timeout_s",
-    "timeout_s": "timeout_s",
-    "max_tokens": "max_output_tokens",
-    "max_output_tokens": "max_output_tokens",
-    "max_completion_tokens": "max_output_tokens",
-    "reasoning_effort": "reasoning_effort",
-    "max_tries": "max_tries",
-    "max_retries": "max_tries",
-    "retries": "max_tries",
-    "rpm": "rpm",
-    "tpm": "tpm",
-    "base_url": "base_url",
-    "api_key": "api_key",
-    "extra_headers": "extra_headers",
-    "extra_body": "extra_body",
-    "hedge": "hedge",
-    "batch": "batch",
-}
+OF_THE_LM = [  # arguments of a model that no verb has
+    "base_url",
+    "api_key",
+    "temperature",
+    "seed",
+    "reasoning_effort",
+    "max_output_tokens",
+    "timeout_s",
+    "max_tries",
+    "rpm",
+    "tpm",
+    "hedge",
+    "batch",
+    "extra_headers",
+    "extra_body",
+]
 ASKED_FIRST = ("map", "filter", "reduce", "mapper")
 OTHER_WORDS_FOR_THE_QUESTION = ("prompt", "question", "query", "instructions", "task")
 ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
@@ -149,8 +144,10 @@ def _suggest_place(function: str, name: str, known: Sequence[str]) -> str | None
     """Say where something goes that is no keyword: to the plan, to the model, or first of all."""
     if "plan" in known and name in OF_THE_PLAN:
         return f"It is a field of the plan: plan={{{OF_THE_PLAN[name]!r}: ...}}."
-    if "lm" in known and name in OF_THE_LM:
-        return f'It is said of the model: lm=amr.LM("name", {OF_THE_LM[name]}=...).'
+    if "lm" in known:
+        of_the_lm = name if name in OF_THE_LM else _read_synonym(name, OF_THE_LM)
+        if of_the_lm is not None:
+            return f'It is said of the model: lm=amr.LM("name", {of_the_lm}=...).'
     if function in ASKED_FIRST and name in OTHER_WORDS_FOR_THE_QUESTION:
         return f'What is asked stands first, without a name: {function}("...").'
     return None
