@@ -9,6 +9,7 @@ from typing import Any
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.engine import submit
+from pandas_amr.testing import ScriptedServer
 
 LONGEST_S = 120.0  # only what has failed waits so long
 NEVER_S = 7 * 86400.0
@@ -36,3 +37,14 @@ def turn_engine() -> None:
 def move_on(seconds: float) -> None:
     """Let so many seconds pass at once, for all that waits in the library."""
     CLOCK.move_on(seconds)
+
+
+def move_on_until(reached: Callable[[], Any], server: ScriptedServer) -> None:
+    """Let one second after the other pass until something holds; none while a request is under way."""
+
+    def look() -> Any:
+        if not server.in_flight:
+            move_on(1.0)
+        return reached()
+
+    until(look)

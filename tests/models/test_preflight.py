@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import pandas_amr as amr
-from moments import move_on, until
+from moments import move_on, move_on_until, until
 from numbered import provider, rows
 from pandas_amr.models.answered_servers import CONNECT_S, FIRST_CONTACT_S, connect_s
 from pandas_amr.models.openai.advice import describe_models
@@ -519,17 +519,12 @@ def test_a_model_that_is_being_loaded_is_waited_for_however_often_it_says_so(ans
     def script(request):
         return answer if request.number < loading else provider(request)
 
-    def is_loaded():
-        if not server.in_flight:  # no time passes for a request that is under way
-            move_on(1.0)
-        return len(server.requests) > loading
-
     with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
-        lm = server.lm(max_tries=1, patience_s=20_000, timeout_s=200_000)  # nor ends one that is on its way
+        lm = server.lm(max_tries=1, patience_s=20_000, timeout_s=200_000)  # that the clock does not reach
         running = rows(5).amr.start(**ONE_BY_ONE, lm=lm)
         until(lambda: running.progress.waiting)
         shown = running.progress.waiting
-        until(is_loaded)
+        move_on_until(lambda: len(server.requests) > loading, server)
         result = running.result()
     assert result.output["n"] == 10
     assert len(result.failures) == 0

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from moments import move_on, until
+from moments import move_on, move_on_until, until
 from numbered import provider
 from numbered import rows as frame
 from pandas_amr._records.clock import CLOCK
@@ -800,15 +800,12 @@ def test_a_pause_is_logged_once_and_shown_while_it_lasts(caplog):
         ScriptedServer(lambda r: put_off if 0 < r.number < 9 else provider(r)) as server,
         caplog.at_level(logging.INFO, "pandas_amr"),
     ):
-        lm = server.lm(timeout_s=200_000)  # no request ends since the clock is moved
+        lm = server.lm(timeout_s=200_000)  # that the clock does not reach
         frame(1).amr.map_reduce(**ONE_BY_ONE, lm=lm)  # the first request of a kind goes alone
         run = frame(20).amr.start(**ONE_BY_ONE, max_parallelism=8, lm=lm)
         seen = []
         until(lambda: seen.append(run.progress.waiting) or seen[-1])
-        while not run.progress.done:
-            if not server.in_flight:
-                move_on(1.0)
-            time.sleep(0.005)
+        move_on_until(lambda: run.progress.done, server)
         result = run.result()
     assert result.output["n"] == sum(range(20))
     assert ": 429, waiting until" in seen[-1]
