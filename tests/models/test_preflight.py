@@ -469,7 +469,7 @@ NOT_REACHED = re.compile(r"127\.0\.0\.1:\d+: server not reached for \d+ s, waiti
 
 
 def test_a_server_that_goes_away_is_waited_for_in_words_and_the_error_counts_the_rows(caplog):
-    with ScriptedServer(provider) as server:
+    with ScriptedServer(provider, port=closed_port()) as server:
         lm = server.lm()
         assert run(lm, count=2).output["n"] == 1
     with caplog.at_level(logging.INFO, "pandas_amr"):

@@ -195,7 +195,7 @@ def test_a_server_that_never_comes_back_ends_the_run_with_one_error_and_the_find
         except amr.ModelUnavailable as error:
             errors.append(error)
 
-    with ScriptedServer(answering(20), latency_s=0.01) as server:
+    with ScriptedServer(answering(20), latency_s=0.01, port=closed_port()) as server:
         lm = server.lm(patience_s=1.0)
         thread = threading.Thread(target=work)
         thread.start()

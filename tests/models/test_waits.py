@@ -540,7 +540,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for_where_the_user_said_so(cap
 
 def test_requests_that_wait_for_a_place_end_with_the_run_too():
     """64 agents at a server that has gone: not one probe after the other, each for its time."""
-    with ScriptedServer(then(Status(500), after=0)) as server:
+    with ScriptedServer(then(Status(500), after=0), port=closed_port()) as server:
         lm = server.lm(patience_s=1.0)
         with pytest.warns(amr.FailureWarning):  # it has answered, with an error
             frame(1).amr.map("Which?", finding={"n": int}, lm=lm.replace(max_tries=1))
