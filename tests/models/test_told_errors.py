@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import pandas_amr as amr
-from numbered import rows
+from moments import move_on, until
+from numbered import provider, rows
+from pandas_amr.testing import ScriptedServer, Status
 from wire import Asked, Play
 
 TOO_LONG = "This model's maximum context length is 4096 tokens, however you requested 5000 tokens."
@@ -267,3 +269,69 @@ def test_a_row_that_a_filter_stopped_is_not_asked_again_and_says_why(reason):
     result, requests = ask(answer, size=1)
     assert result.failures["reason"].tolist() == ["The provider's content filter stopped the answer."]
     assert requests == result.total.calls == 4
+
+
+# A server that is missing behind its gateway
+
+MISSING = {
+    "nginx": Status(502, "Bad Gateway"),
+    "nginx, a page": Status(503, "<html><head><title>Service Temporarily Unavailable</title></head></html>"),
+    "Envoy": Status(503, "no healthy upstream"),
+    "Cloudflare": Status(521, "error code: 521"),
+}
+
+
+def start(server: ScriptedServer, **options: Any) -> amr.Run:
+    lm = server.lm(timeout_s=200_000, **options)  # no request ends since the clock is moved
+    return rows(8).amr.start(
+        map="Which?",
+        finding={"n": int},
+        reduce={"n": "count"},
+        lm=lm,
+        plan={"shard_size": 1, "parallelism": 4},
+        progress=False,
+    )
+
+
+def pass_time(server: ScriptedServer, running: amr.Run) -> None:
+    def is_done() -> bool:
+        if not server.in_flight:  # no time passes for a request that is under way
+            move_on(1.0)
+        return running.progress.done
+
+    until(is_done)
+
+
+@pytest.mark.parametrize("missing", MISSING.values(), ids=MISSING.keys())
+def test_a_server_that_is_missing_behind_its_gateway_is_waited_for_and_fails_no_row(missing):
+    with ScriptedServer(lambda r: missing if 0 < r.number < 100 else provider(r)) as server:
+        running = start(server, patience_s=20_000)
+        pass_time(server, running)
+        result = running.result()
+    assert result.frame["n"].tolist() == list(range(8))
+    assert result.total.tries == len(server.requests) == 107
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_one_that_does_not_come_back_ends_the_run_with_what_was_found():
+    with ScriptedServer(lambda r: Status(502, "Bad Gateway") if r.number else provider(r)) as server:
+        running = start(server)
+        pass_time(server, running)
+        result = running.result()
+    assert "Nothing was answered for 300 s (LM(patience_s=...)): call again later." in result.stopped
+    assert result.frame["n"].notna().sum() == 1
+    assert len(result.failures) == 0
+
+
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_a_row_that_a_server_falls_over_fails_alone(parallelism):
+    def script(request: Any) -> Any:
+        is_poisoned = request.units[0]["text"] == "row 5"
+        return Status(502, "Bad Gateway") if is_poisoned else provider(request)
+
+    with ScriptedServer(script) as server:
+        lm = server.lm(max_tries=2, max_parallelism=parallelism)
+        plan = {"shard_size": 1}
+        result = rows(8).amr.map_reduce(map="Which?", finding={"n": int}, reduce={"n": "count"}, lm=lm, plan=plan)
+    assert result.failures["position"].tolist() == [5]
+    assert len(server.requests) == 9

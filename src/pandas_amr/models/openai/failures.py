@@ -166,6 +166,14 @@ OVERLOADED = re.compile(
     re.IGNORECASE,
 )
 OVERLOADED_STATUS = 529
+# What gateways say while the server behind them is not there: nginx, Envoy, Traefik, Cloudflare.
+GATEWAY_STATUSES = frozenset({502, 503})
+ORIGIN_IS_DOWN = frozenset({521, 522, 523, 530})  # Cloudflare
+NOBODY_BEHIND = re.compile(
+    r"bad gateway|service (is )?(temporarily )?unavailable|error code: 50[23]|"
+    r"no healthy upstream|upstream connect|no available (server|worker|instance)",
+    re.IGNORECASE,
+)
 # Of errors without a status, by code or by words.
 RATE_LIMITED = re.compile(
     r"\brate[ _-]?limit|too[ _]many[ _]requests|throttl|"
@@ -453,7 +461,17 @@ def _temporary_error(
     failure.loading = status == 503 and LOADING.search(body.message) is not None
     if failure.loading and wait_s is None:
         failure.retry_after_s = LOADING_WAIT_S
+    is_waited_for = failure.busy or failure.retry_after_s is not None
+    failure.unserved = not is_waited_for and _has_no_server(status, body)
     return failure
+
+
+def _has_no_server(status: int, body: ErrorBody) -> bool:
+    """Tell whether a gateway says that the server behind it is not there."""
+    if status in ORIGIN_IS_DOWN:
+        return True
+    says_so = body.is_page or NOBODY_BEHIND.search(body.message) is not None
+    return status in GATEWAY_STATUSES and says_so
 
 
 def _reason_of_refusal(body: ErrorBody) -> str:
