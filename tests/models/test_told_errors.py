@@ -154,8 +154,15 @@ def test_an_error_that_was_paid_for_is_counted():
     assert (result.total.calls, result.total.tokens, result.total.estimated) == (4, 60, 0)
 
 
-def test_an_answer_beside_an_error_is_read():
-    result, requests = ask(lambda asked: answered(asked, error={"message": "a late warning"}))
+@pytest.mark.parametrize("around", ["{}", "So:\n```json\n{}\n```"], ids=["as it is", "in prose"])
+def test_an_answer_beside_an_error_is_read(around):
+    def answer(asked: Asked) -> bytes:
+        found = [{"unit": unit, "n": row} for unit, row in enumerate(rows_of(asked))]
+        content = around.replace("{}", json.dumps({"findings": found}))
+        message = {"role": "assistant", "content": content}
+        return answered(asked, error={"message": "a late warning"}, message=message)
+
+    result, requests = ask(answer)
     assert result.frame["n"].tolist() == [0, 1, 2, 3]
     assert requests == 2
 

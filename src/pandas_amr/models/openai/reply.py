@@ -211,10 +211,18 @@ def error_in(answer: object) -> dict[str, Any] | None:
     around = {name: value for name, value in answer.items() if name != "choices"}
     if not error:
         return None if answer.get("choices") else around
+    return None if _is_usable(choice) else around | {"error": error}
+
+
+def _is_usable(choice: Mapping[str, Any]) -> bool:
+    """Tell whether a choice is an answer, whatever error stands beside it."""
     content = choice.get("message")
-    if isinstance(content, dict) and _is_whole(message_of(content)):
-        return None
-    return around | {"error": error}
+    if not isinstance(content, dict):
+        return False
+    message = message_of(content)
+    if str(choice.get("finish_reason")).lower() in BROKEN_OFF:
+        return _is_whole(message)
+    return bool(message.content or message.tool_calls)
 
 
 def has_choices(answer: object) -> bool:
