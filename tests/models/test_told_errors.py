@@ -39,6 +39,10 @@ def answered(asked: Asked, **choice: Any) -> bytes:
     return http({"choices": [{"message": message, "finish_reason": "stop", **choice}], "usage": USAGE})
 
 
+def body_of(answer: bytes) -> str:
+    return answer.partition(b"\r\n\r\n")[2].decode()
+
+
 def ask(answer: Callable[[Asked], bytes], *, size: int = 2, count: int = 4, **options: Any) -> tuple[amr.Result, int]:
     """Map rows with a server that answers so; give the result and the number of requests."""
     requests: list[Asked] = []
@@ -161,6 +165,15 @@ def test_an_answer_beside_an_error_is_read(around):
         content = around.replace("{}", json.dumps({"findings": found}))
         message = {"role": "assistant", "content": content}
         return answered(asked, error={"message": "a late warning"}, message=message)
+
+    result, requests = ask(answer)
+    assert result.frame["n"].tolist() == [0, 1, 2, 3]
+    assert requests == 2
+
+
+def test_comments_before_an_answer_are_not_part_of_it():
+    def answer(asked: Asked) -> bytes:
+        return http(": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + body_of(answered(asked)))
 
     result, requests = ask(answer)
     assert result.frame["n"].tolist() == [0, 1, 2, 3]

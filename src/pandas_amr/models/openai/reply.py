@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Levels of lists and objects in an answer. A deeper one is from a model that does not stop.
 DEEPEST = 100
+# Comments that a router sends while it waits, as in a stream (OpenRouter).
+KEEP_ALIVE = re.compile(rb"(?:\s*:[^\n]*\n)+")
 LONGEST_NAME = 200  # of a model or an answer
 
 # The parts of a message that are read here; all others are sent back as they came.
@@ -55,8 +57,9 @@ def read_body(content: bytes) -> Any:
         ModelUnavailable: it is neither JSON nor a whole stream of it, or nested deeper than any
             answer.
     """
+    waited = KEEP_ALIVE.match(content)
     try:
-        answer = json.loads(content)
+        answer = json.loads(content[waited.end() :] if waited else content)
     except (ValueError, RecursionError):
         answer = completion_of(content)
         if answer is None:
