@@ -162,6 +162,7 @@ class ModelUnavailable(ModelError):
         hung_up: whether there was a connection, and what is there has never answered.
         starved: whether this process could open no more connections.
         loading: whether the service is loading its model.
+        unserved: whether a gateway says that the service behind it is not there.
         answers_others: whether it answered other requests while this one was sent in vain.
         said: what went wrong, without what it means for the run.
         limits: the limits in its headers.
@@ -188,6 +189,7 @@ class ModelUnavailable(ModelError):
         self.starved = starved
         self.hung_up = False
         self.loading = False
+        self.unserved = False
         self.answers_others = False
         self.limits = limits
 

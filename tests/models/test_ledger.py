@@ -208,6 +208,46 @@ def test_more_cached_tokens_than_there_are_tokens_cost_no_less_than_nothing():
     assert (total.cached_tokens, total.money) == (10, pytest.approx(20 / 1e6))
 
 
+CACHED = {
+    "OpenAI": {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}},
+    "DeepSeek": {"prompt_tokens": 100, "completion_tokens": 10, "prompt_cache_hit_tokens": 80},
+    "Moonshot": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 80},
+    "Anthropic": {
+        "input_tokens": 15,
+        "output_tokens": 10,
+        "cache_read_input_tokens": 80,
+        "cache_creation_input_tokens": 5,
+    },
+}
+
+
+@pytest.mark.parametrize("usage", CACHED.values(), ids=CACHED.keys())
+def test_cached_tokens_are_counted_wherever_a_server_tells_them(usage):
+    with ScriptedServer(lambda request: told(request, usage)) as server:
+        total = DF.head(1).amr.map_reduce(**OPTIONS, lm=server.lm(prices=(10.0, 20.0, 1.0))).total
+    counted = (total.input_tokens, total.cached_tokens, total.output_tokens, total.estimated)
+    assert counted == (100, 80, 10, 0)
+    assert total.money == pytest.approx((20 * 10 + 80 * 1 + 10 * 20) / 1e6)
+
+
+COSTS = {
+    "OpenRouter": ({"cost": 0.00123}, 0.00123),
+    "Perplexity": ({"cost": {"input_tokens_cost": 0.001, "total_cost": 0.006}}, 0.006),
+    "the fee for a key of the user's own": ({"cost": 0.0001, "is_byok": True}, None),
+    "nothing": ({"cost": 0}, None),
+    "less than nothing": ({"cost": -1.5}, None),
+    "no number": ({"cost": "NaN"}, None),
+}
+
+
+@pytest.mark.parametrize(("cost", "money"), COSTS.values(), ids=COSTS.keys())
+def test_the_money_that_an_answer_states_is_its_price(cost, money):
+    usage = {"prompt_tokens": 100, "completion_tokens": 10} | cost
+    with ScriptedServer(lambda request: told(request, usage)) as server:
+        total = DF.head(1).amr.map_reduce(**OPTIONS, lm=server.lm("a model that nobody knows")).total
+    assert (total.money, total.billed) == (money, int(money is not None))
+
+
 BUDGETS = [amr.Budget(calls=7), amr.Budget(tokens=600), amr.Budget(money=0.0006)]
 
 

@@ -74,7 +74,13 @@ MISTAKES = {
     "an error as 200, with its message": (
         http(200, {"error": {"message": f"model 'm' not found for {KEY}"}}),
         "/v1",
-        ["model 'm' not found", "not answer as a chat completions API"],
+        ["model 'm' not found", "Check the model's name (LM('m'), AMR_MODEL)"],
+        3,
+    ),
+    "an error as 200 that could be about anything": (
+        http(200, {"error": {"message": f"no luck with {KEY}"}}),
+        "/v1",
+        ["no luck with", "not answer as a chat completions API"],
         3,
     ),
     "TLS is wanted": (http(400, "Client sent an HTTP request to an HTTPS server."), "/v1", ["did you mean 'https://"], 1),

@@ -480,10 +480,10 @@ class LM(CopiedHere):
             answer.
         max_tries: how often a request is sent at most if the service fails (5xx, time-outs,
             malformed bodies).
-        patience_s: seconds without any answer after which the run ends, if the server is gone or
-            says 429. It is also the longest wait that a server may ask for. Default: 300; but if a
-            server has never answered in this process, the run ends within seconds, unless this is
-            given.
+        patience_s: seconds without any answer after which the run ends, if the server is gone, be
+            it behind its gateway (502, 503), or says 429. It is also the longest wait that a
+            server may ask for. Default: 300; but if a server has never answered in this process,
+            the run ends within seconds, unless this is given.
         max_parallelism: most requests in flight to this model, whatever a run would like.
         rpm: requests per minute, if the limit is known; otherwise it is learned.
         tpm: tokens per minute, likewise.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+UNSERVED_WAIT_S = 10.0  # likewise, for a server that is missing behind its gateway
 MOST_DOUBLINGS = 10  # of the first wait: that is longer than the longest
 
 
@@ -31,7 +32,7 @@ class Retrying:
     them grow exponentially, with full jitter (AWS Architecture Blog, "Exponential Backoff And
     Jitter", 2015). A service that says 429, that asks for a wait while it answers nothing, or that
     is gone, is waited for: the throttle below sets the pace, and only a silence of ``patience_s``,
-    or a longer wait, ends it.
+    or a longer wait, ends it. So is one that has answered and is missing behind its gateway now.
     """
 
     def __init__(self, model: Model, *, lm: LM, throttle: Throttle) -> None:
@@ -79,13 +80,14 @@ class Retrying:
             await _sleep(seconds)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _RetryPolicy:
     """Decides when one request is given up, and how long it waits until its next try.
 
     Attributes:
         began: since when it waits.
         failed_at: when it first failed; 0 if it has not.
+        in_vain: how often a gateway answered while nobody was behind it.
         failures: how many count towards ``max_tries``.
         sent: requests sent and not answered.
         spent: usage of the answers that could not be used.
@@ -95,6 +97,7 @@ class _RetryPolicy:
     throttle: Throttle
     began: float
     failed_at: float = 0.0
+    in_vain: int = 0
     failures: int = 0
     sent: int = 0
     spent: Usage = NO_USAGE
@@ -107,6 +110,8 @@ class _RetryPolicy:
     def is_last(self, error: ModelUnavailable) -> bool:
         """Tell whether this failure was the last; count it."""
         self.failed_at = self.failed_at or self.throttle.clock()
+        if error.unserved:
+            self.throttle.unserved.add(self)
         self.sent += error.attempts  # of a hedged request it may have been two
         error.attempts = self.sent
         if error.fatal:
@@ -116,6 +121,7 @@ class _RetryPolicy:
             return True
         is_counted = error.hung_up and self.lm.patience_s is None  # it may be this request's fault
         if self._waits_for_server(error) and not is_counted:
+            self.in_vain += self._is_unserved(error)
             return False
         self.failures += 1
         if self.failures >= self.lm.max_tries:
@@ -145,18 +151,31 @@ class _RetryPolicy:
         """
         if error.busy or error.gone or error.starved:
             return True
+        if self._is_unserved(error):
+            return True
         answers_others = self.throttle.silent_s < self.throttle.clock() - self.failed_at
         return error.retry_after_s is not None and not answers_others
+
+    def _is_unserved(self, error: ModelUnavailable) -> bool:
+        """Tell whether a gateway has lost the server that had answered.
+
+        It has if another request failed so, too, since the last answer. If this one alone did, it
+        may be what the server fell over.
+        """
+        if not error.unserved or not self.throttle.has_answered:
+            return False
+        return bool(self.throttle.unserved - {self})
 
     def wait_s(self, error: ModelUnavailable) -> float:
         """Give the seconds until the next try may ask the throttle for a place."""
         is_sent_again.set(self.sent > 0)
         if not self.throttle.gate.is_open:
             let_next_go()
-        if self._waits_for_server(error):
+        if self._waits_for_server(error) and not error.unserved:
             return 0.0  # the throttle pauses
-        doublings = min(self.failures - 1, MOST_DOUBLINGS)
-        longest = min(FIRST_WAIT_S * 2**doublings, LONGEST_WAIT_S)
+        doublings = min(self.failures + self.in_vain - 1, MOST_DOUBLINGS)
+        most = UNSERVED_WAIT_S if self.in_vain else LONGEST_WAIT_S
+        longest = min(FIRST_WAIT_S * 2**doublings, most)
         seconds = random.uniform(0, longest)  # noqa: S311 (no secret)
         self.throttle.reporter.report("retry", seconds, first_sentence(error.said))
         return seconds

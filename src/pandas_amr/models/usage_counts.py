@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import Request
 
+# Anthropic's and the Responses API's names, which gateways pass on.
+OTHER_PROMPT, OTHER_OUTPUT = "input_tokens", "output_tokens"
+# Anthropic counts these outside of its input tokens.
+BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens")
+# Cached tokens that do not stand among the details: DeepSeek, Moonshot, Anthropic.
+CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
 ANSWER_PARTS = ("content", "tool_calls")
 WRITTEN_PARTS = ("content", "refusal", "reasoning_content", "tool_calls")
 # Ten times the largest context window there is. Above it, one answer would set all later estimates.
@@ -35,7 +41,7 @@ def usage_of(
         request: what was sent.
         model: the model's name, for its tokens per character.
         seconds: how long the answer took.
-        cost: its money, as a gateway reports it.
+        cost: its money, as a gateway's headers report it; None if they do not.
     """
     counts = get_field(answer, "usage")
     prompt, output, is_estimated = _prompt_and_output(counts, answer, request, model)
@@ -44,6 +50,9 @@ def usage_of(
     output += uncounted
     reasoning = _detail(counts, "completion_tokens_details", "reasoning_tokens")
     cached = _detail(counts, "prompt_tokens_details", "cached_tokens")
+    cached = cached or max(_count(counts, name) or 0 for name in CACHED)
+    if cost is None:
+        cost = _told_cost(counts)
     return Usage(
         calls=1,
         tries=1,
@@ -62,8 +71,10 @@ def _prompt_and_output(
     counts: object, answer: object, request: Request, model: str
 ) -> tuple[int, int, bool]:
     """Give the tokens of prompt and output, and whether one of them is an estimate."""
-    prompt = _count(counts, "prompt_tokens")
+    prompt = _prompt_count(counts)
     output = _count(counts, "completion_tokens")
+    if output is None:
+        output = _count(counts, OTHER_OUTPUT)
     total = _count(counts, "total_tokens") or 0
     if output == 0 and _written_characters(answer, ANSWER_PARTS):
         output = None
@@ -77,6 +88,30 @@ def _prompt_and_output(
         if output <= 0:
             output = _estimate_tokens(_written_characters(answer, WRITTEN_PARTS), model)
     return prompt, output, is_estimated
+
+
+def _told_cost(counts: object) -> float | None:
+    """Give the money that an answer states (OpenRouter, Perplexity); None if it states none.
+
+    OpenRouter states its own fee, or 0, for what is charged to the user's own key elsewhere.
+    """
+    cost = get_field(counts, "cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    is_number = isinstance(cost, int | float) and not isinstance(cost, bool)
+    if not is_number or get_field(counts, "is_byok") is True:
+        return None
+    return float(cost) if math.isfinite(cost) and cost > 0 else None
+
+
+def _prompt_count(counts: object) -> int | None:
+    """Read the tokens of the prompt; None if there is no count."""
+    prompt = _count(counts, "prompt_tokens")
+    if prompt is None:
+        prompt = _count(counts, OTHER_PROMPT)
+        if prompt is not None:
+            prompt += sum(_count(counts, name) or 0 for name in BESIDE_INPUT)
+    return prompt
 
 
 def _count(counts: object, name: str) -> int | None:

@@ -19,7 +19,10 @@ DEEPEST = 8  # levels of errors within errors: gateways wrap what they get
 MOST_PARTS = 200
 MOST_CHARACTERS = 20_000
 MESSAGES = frozenset(
-    {"message", "msg", "detail", "error_message", "error_description", "errormessage", "raw"}
+    {
+        *("message", "msg", "detail", "error_message", "error_description", "errormessage", "raw"),
+        *("status_msg", "error_msg"),  # MiniMax, Baidu
+    }
 )
 CODES = frozenset({"code", "type", "status", "error_code", "error_type", "reason", "errorcode"})
 STATUSES = frozenset({"code", "status", "status_code"})

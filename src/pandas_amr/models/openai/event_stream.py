@@ -13,6 +13,8 @@ from pandas_amr.errors import ModelUnavailable
 
 END = "[DONE]"
 FIELDS = ("event", "id", "retry")  # of an event, beside its data; a line with ":" is a comment
+ERROR = "error"  # the kind of an event; llama.cpp says it in place of "data"
+DATA = ("data", ERROR)
 FUNCTION_TEXTS = ("name", "arguments")
 
 
@@ -35,7 +37,8 @@ def completion_of(content: bytes) -> dict[str, Any] | None:
     reason: Any = None
     for event in events:
         choice = _first_choice(event)
-        if event.get("error") or "message" in choice:  # an error, or the whole answer in one event
+        is_error = event.get("error") or event.get("object") == "error"
+        if is_error or "message" in choice:  # or the whole answer in one event
             return event
         completion |= {name: value for name, value in event.items() if value is not None}
         reason = choice.get("finish_reason") or reason
@@ -49,11 +52,14 @@ def completion_of(content: bytes) -> dict[str, Any] | None:
 def _events_in(content: bytes) -> tuple[list[dict[str, Any]], bool]:
     """Decode the events of a stream; none if it is not one. Tell whether its end is marked."""
     events: list[dict[str, Any]] = []
+    kind = ""
     for line in content.decode("utf-8", "replace").splitlines():
         field, _, value = line.partition(":")
-        if field != "data":
+        if field not in DATA:
             if line.strip() and field and field not in FIELDS:
                 return [], False
+            if field in {"event", ""}:  # an empty line ends an event
+                kind = value.strip()
             continue
         if value.strip() == END:
             return events, True
@@ -61,8 +67,9 @@ def _events_in(content: bytes) -> tuple[list[dict[str, Any]], bool]:
             event = json.loads(value)
         except (ValueError, RecursionError):
             return [], False
+        is_error = ERROR in {field, kind}
         if isinstance(event, dict):
-            events.append(event)
+            events.append({"error": event} if is_error and not event.get("error") else event)
     return events, False
 
 

@@ -31,7 +31,8 @@ from pandas_amr.models.openai.connections import LARGEST_BODY, BodyTooLarge
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
 from pandas_amr.models.openai.headers import limits_of, retry_after_of
 from pandas_amr.models.openai.scrub import remove_secrets
-from pandas_amr.models.openai.too_long import is_too_long
+from pandas_amr.models.openai.settings import refuses_form
+from pandas_amr.models.openai.too_long import PARTS, is_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,7 +89,7 @@ NOT_SERVED = re.compile(
     r"\bmodel\b.{0,80}?\b(not (a )?(valid|found|exist|available|loaded)|"
     r"(does ?n.t|does not) exist|"
     r"is (invalid|unknown|retired)|decommissioned)|model_not_found|unknown_model|invalid_model|"
-    r"authentication error|no auth credentials|virtual key|invalid (provider|config)|"
+    r"authentication[ _]error|no auth credentials|virtual key|invalid (provider|config)|"
     r"configure ai gateway|could not route to|x-portkey-\w+|missing required query parameter|"
     r"subscription key",
     re.IGNORECASE,
@@ -165,6 +166,26 @@ OVERLOADED = re.compile(
     re.IGNORECASE,
 )
 OVERLOADED_STATUS = 529
+# What gateways say while the server behind them is not there: nginx, Envoy, Traefik, Cloudflare.
+GATEWAY_STATUSES = frozenset({502, 503})
+ORIGIN_IS_DOWN = frozenset({521, 522, 523, 530})  # Cloudflare
+NOBODY_BEHIND = re.compile(
+    r"bad gateway|service (is )?(temporarily )?unavailable|error code: 50[23]|"
+    r"no healthy upstream|upstream connect|no available (server|worker|instance)",
+    re.IGNORECASE,
+)
+# Of errors without a status, by code or by words.
+RATE_LIMITED = re.compile(
+    r"\brate[ _-]?limit|too[ _]many[ _]requests|throttl|"
+    r"\b(requests|tokens) per (minute|second|day)",
+    re.IGNORECASE,
+)
+REFUSED_CODES = frozenset({"invalid_request_error", "badrequesterror", "invalid_argument"})
+FILTERED = re.compile(
+    FLAGGED.pattern + r"|content_(filter|policy)|sensitive\b|inappropriate", re.IGNORECASE
+)
+# Servers refuse a form that they do not know with these, too: llama.cpp, Ollama, LiteLLM.
+FORM_REFUSED = frozenset({500, 501, 502})
 
 # What HTTP libraries raise if an answer is not valid HTTP, and the client does not catch: for bad
 # status lines, headers, chunks, lengths, encodings.
@@ -290,8 +311,16 @@ class Failures:
             f"{self._version_advice}"
         )
 
-    def error_without_status(self, body: ErrorBody) -> ModelUnavailable:
-        """Make the error of an answer with status 200 that is an error, and names no other one."""
+    def error_of_success(self, body: ErrorBody, headers: Mapping[str, str]) -> ModelError:
+        """Make the error of an answer with the status of a success that is an error.
+
+        The status that it names is the one that counts, else the one that its words stand for.
+        """
+        if body.status is not None:
+            return self.status_error(body.status, body, headers)
+        status = _meant_status(body, headers)
+        if status is not None:
+            return self.status_error(status, body, headers, said="with an error")
         reason = self.remove_secrets(body.message or "no reason given")
         return ModelUnavailable(f"The server answered with an error: {_as_sentence(reason)}")
 
@@ -310,26 +339,35 @@ class Failures:
         body: ErrorBody,
         headers: Mapping[str, str],
         request_id: str | None = None,
+        *,
+        said: str = "",
     ) -> ModelError:
-        """Translate an HTTP status that is not a success."""
+        """Translate an HTTP status that is not a success; ``said`` is what to say in its place."""
         details: dict[str, Any] = {"status": status, "request_id": request_id}
-        reason = self.remove_secrets(body.message or "no reason given")
-        message = f"The server answered {status}: {reason}"
+        said = said or str(status)
+        reason = self.remove_secrets(_reason_of_refusal(body))
+        message = f"The server answered {said}: {reason}"
         if is_too_long(status, body) and not _has_no_quota(body, status, headers):
             return ModelRejected(message, too_long=True, **details)
         advice = self._config_advice(status, body, headers)
         if advice:
-            failure = ModelConfigError(
-                f"{self._address} answered {status}: {_as_sentence(reason)} {advice}", **details
-            )
-            failure.unknown_path = _knows_no_path(status, body)
-            failure.certain = self._misses_version(status, body) or _lacks_right(status, body)
+            reason = f"{self._address} answered {said}: {_as_sentence(reason)}"
+            failure = self._config_error(status, body, f"{reason} {advice}", details)
             if self._may_be_of_request(status, body, headers):
                 failure.request_error = ModelRejected(message, **details)
             return failure
         if _is_temporary(status, body):
             return _temporary_error(message, body, headers, details)
         return ModelRejected(message, **details)
+
+    def _config_error(
+        self, status: int, body: ErrorBody, message: str, details: Mapping[str, Any]
+    ) -> ModelConfigError:
+        """Make the error of a refusal that is about the configuration."""
+        failure = ModelConfigError(message, **details)
+        failure.unknown_path = _knows_no_path(status, body)
+        failure.certain = self._misses_version(status, body) or _lacks_right(status, body)
+        return failure
 
     def _config_advice(self, status: int, body: ErrorBody, headers: Mapping[str, str]) -> str:
         """Say what to change if a refusal is about the configuration; empty if it is not."""
@@ -423,7 +461,44 @@ def _temporary_error(
     failure.loading = status == 503 and LOADING.search(body.message) is not None
     if failure.loading and wait_s is None:
         failure.retry_after_s = LOADING_WAIT_S
+    is_waited_for = failure.busy or failure.retry_after_s is not None
+    failure.unserved = not is_waited_for and _has_no_server(status, body)
     return failure
+
+
+def _has_no_server(status: int, body: ErrorBody) -> bool:
+    """Tell whether a gateway says that the server behind it is not there."""
+    if status in ORIGIN_IS_DOWN:
+        return True
+    says_so = body.is_page or NOBODY_BEHIND.search(body.message) is not None
+    return status in GATEWAY_STATUSES and says_so
+
+
+def _reason_of_refusal(body: ErrorBody) -> str:
+    """Give what a server says, with the setting that it names beside its words only."""
+    if not body.message:
+        return "no reason given"
+    if not body.param or body.param in body.message or body.param.startswith(("model", *PARTS)):
+        return body.message
+    return f"{body.message} (parameter {body.param!r})"
+
+
+def _meant_status(body: ErrorBody, headers: Mapping[str, str]) -> int | None:
+    """Give the status that an error without one stands for; None if its words do not say it."""
+    words = " ".join((*sorted(body.codes), body.message))
+    if RATE_LIMITED.search(words) or _has_no_quota(body, 429, headers):
+        return 429
+    if is_too_long(400, body):
+        return 400
+    if OVERLOADED.search(words):
+        return OVERLOADED_STATUS
+    is_refusal = (
+        refuses_form(body.message)
+        or body.codes & REFUSED_CODES
+        or FILTERED.search(words)
+        or _names_configuration(400, body)
+    )
+    return 400 if is_refusal else None
 
 
 def _as_sentence(text: str) -> str:
@@ -455,6 +530,8 @@ def _knows_no_path(status: int, body: ErrorBody) -> bool:
 
 
 def _is_temporary(status: int, body: ErrorBody) -> bool:
+    if status in FORM_REFUSED and refuses_form(body.message):
+        return False
     if status in RETRYABLE or not 400 <= status < 500:
         return True
     return NO_UPSTREAM.search(body.message) is not None
@@ -468,7 +545,7 @@ def _names_configuration(status: int, body: ErrorBody) -> bool:
     if status in CONFIG or _knows_no_path(status, body):
         return True
     text = f"{body.param} {message}"
-    if status not in OF_REQUEST or ABOUT_PARAMETER.search(text):
+    if status not in OF_REQUEST or ABOUT_PARAMETER.search(text) or refuses_form(message):
         return False
     if body.param.startswith("messages"):
         return False

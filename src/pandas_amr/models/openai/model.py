@@ -29,7 +29,7 @@ from pandas_amr.models.openai.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.openai.headers import cost_of, limits_of
 from pandas_amr.models.openai.keys import Key
 from pandas_amr.models.openai.known_hosts import check_has_key
-from pandas_amr.models.openai.reply import has_choices, is_error, model_names, read_body, reply_of
+from pandas_amr.models.openai.reply import error_in, has_choices, model_names, read_body, reply_of
 from pandas_amr.models.openai.settings import sent_body
 from pandas_amr.models.usage_counts import usage_of
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pandas_amr._records.usage import Usage
-    from pandas_amr.models.base import LM, RateLimits, Reply, Request
+    from pandas_amr.models.base import LM, Reply, Request
 
 COMPLETIONS = "/chat/completions"
 LIST_MODELS_S = 2.0  # an error is not held up for longer by the names that would go with it
@@ -238,12 +238,8 @@ class OpenAIModel:
             failure = self._first_answer_error(error, raw.content)
             failure.usage = usage_of({}, request, self._lm.model, seconds, cost=cost)
             raise failure from None
-        if is_error(answer):  # the status that it names is the one that counts
-            error_body = read_error_body(answer)
-            if error_body.status is not None:
-                raise self._failures.status_error(error_body.status, error_body, raw.headers)
         usage = usage_of(answer, request, self._lm.model, seconds, cost=cost)
-        return self._read_reply(answer, usage, limits_of(raw.headers))
+        return self._read_reply(answer, usage, raw.headers)
 
     async def _post(self, body: dict[str, Any], client: openai.AsyncOpenAI) -> httpx2.Response:
         """Send a request and give the raw response.
@@ -272,23 +268,38 @@ class OpenAIModel:
         is_unknown = self._own_client is None and not has_answered(server)
         return {"connect": seconds, "pool": seconds if is_unknown else None}
 
-    def _read_reply(self, answer: object, usage: Usage, limits: RateLimits | None) -> Reply:
+    def _read_reply(self, answer: object, usage: Usage, headers: Mapping[str, str]) -> Reply:
         """Read a decoded answer.
 
         Raises:
             ModelError: it cannot be used; the error has its ``usage``.
         """
+        told = self._told_error(answer, headers)
+        if told is not None:
+            if isinstance(get_field(answer, "usage"), dict):
+                told.usage = usage
+            raise told
         if has_choices(answer):
             self._acceptance.accept()
         try:
-            return reply_of(answer, usage, limits)
+            return reply_of(answer, usage, limits_of(headers))
         except ModelError as error:
-            if is_error(answer):
-                told = self._failures.error_without_status(read_error_body(answer))
-                raise self._first_answer_error(told) from None
             failure = error if has_choices(answer) else self._first_answer_error(error)
             failure.usage = usage
             raise failure from None
+
+    def _told_error(self, answer: object, headers: Mapping[str, str]) -> ModelError | None:
+        """Give the error that came with the status of a success; None if there is none."""
+        error = error_in(answer)
+        if error is None:
+            return None
+        body = read_error_body(error)
+        if not body.message and not error.get("error"):  # it tells nothing: no error, and no answer
+            return None
+        failure = self._failures.error_of_success(body, headers)
+        if failure.status is not None or get_field(answer, "choices"):
+            return failure
+        return self._first_answer_error(failure)
 
     def _first_answer_error(self, error: ModelError, content: bytes = b"") -> ModelError:
         """Give the error of an answer that is no completion; before all others it is the address's.
@@ -318,7 +329,7 @@ class OpenAIModel:
         usage = usage_of(answer, request, self._lm.model, 0.0)
         is_answered = status in range(200, 300) or (status is None and get_field(answer, "choices"))
         if is_answered:
-            return self._read_reply(answer, usage, None)
+            return self._read_reply(answer, usage, {})
         failure = self._batch_failure(status, answer)
         if isinstance(get_field(answer, "usage"), dict):  # refused, but paid for
             failure.usage = usage

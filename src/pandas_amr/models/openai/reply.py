@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Levels of lists and objects in an answer. A deeper one is from a model that does not stop.
 DEEPEST = 100
+# Comments that a router sends while it waits, as in a stream (OpenRouter).
+KEEP_ALIVE = re.compile(rb"(?:\s*:[^\n]*\n)+")
 LONGEST_NAME = 200  # of a model or an answer
 
 # The parts of a message that are read here; all others are sent back as they came.
@@ -34,8 +37,11 @@ PART_KEYS = frozenset(
 )
 
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
-FILTERED = frozenset(
-    {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
+# Gemini's endpoint puts its own reason behind: "content_filter: PROHIBITED_CONTENT". A gateway to
+# Anthropic says "refusal", one to Bedrock "guardrail_intervened".
+FILTERED = re.compile(
+    r"content_filter|safety|recitation|prohibited|blocklist|blocked|sensitive|\bspii\b|refusal|"
+    r"guardrail"
 )
 # The server broke the answer off: OpenRouter; DeepSeek; Zhipu; vLLM.
 BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
@@ -51,8 +57,9 @@ def read_body(content: bytes) -> Any:
         ModelUnavailable: it is neither JSON nor a whole stream of it, or nested deeper than any
             answer.
     """
+    waited = KEEP_ALIVE.match(content)
     try:
-        answer = json.loads(content)
+        answer = json.loads(content[waited.end() :] if waited else content)
     except (ValueError, RecursionError):
         answer = completion_of(content)
         if answer is None:
@@ -117,9 +124,9 @@ def _check_end(reason: str, message: Message) -> None:
     Raises:
         ModelError: as ``reply_of``.
     """
-    if reason.lower() in FILTERED:
+    if FILTERED.search(reason.lower()):
         raise ModelRefused("The provider's content filter stopped the answer.")
-    if reason in WINDOW_IS_FULL:
+    if reason.lower() in WINDOW_IS_FULL:
         raise ModelRejected(
             "The prompt and the answer are longer than the model's context window.", too_long=True
         )
@@ -194,9 +201,31 @@ def _unread_parts(part: Mapping[str, Any], read: Collection[str]) -> dict[str, A
     return unread
 
 
-def is_error(answer: object) -> bool:
-    """Tell whether an answer is an error that a gateway sent with status 200; it costs nothing."""
-    return isinstance(answer, dict) and bool(answer.get("error")) and not answer.get("choices")
+def error_in(answer: object) -> dict[str, Any] | None:
+    """Give the error that a server sent with status 200 in place of an answer; None if it did not.
+
+    It stands beside the choices or in one (OpenRouter), or there are no choices at all, as in
+    ``{"object": "error", "message": ...}`` (vLLM, FastChat) and ``{"detail": ...}``.
+    """
+    if not isinstance(answer, dict):
+        return None
+    choice = _first_choice(answer)
+    error = answer.get("error") or choice.get("error")
+    around = {name: value for name, value in answer.items() if name != "choices"}
+    if not error:
+        return None if answer.get("choices") else around
+    return None if _is_usable(choice) else around | {"error": error}
+
+
+def _is_usable(choice: Mapping[str, Any]) -> bool:
+    """Tell whether a choice is an answer, whatever error stands beside it."""
+    content = choice.get("message")
+    if not isinstance(content, dict):
+        return False
+    message = message_of(content)
+    if str(choice.get("finish_reason")).lower() in BROKEN_OFF:
+        return _is_whole(message)
+    return bool(message.content or message.tool_calls)
 
 
 def has_choices(answer: object) -> bool:

@@ -34,7 +34,7 @@ UNSUPPORTED = re.compile(
     r"(supported|permitted|allowed|implemented|recogni[sz]ed|available|accepted|used)|"
     r"n[o']t (support|allow|accept|take|recogni[sz]e)|unknown|unrecogni[sz]ed|unexpected|"
     r"extra.?(forbidden|input|field)|no longer|deprecated|only the default|may only|"
-    r"cannot|can't|invalid (parameter|argument|field|key)|"
+    r"cannot|can't|invalid (parameter|argument|field|key)|only \S+ is (allowed|supported)|"
     r"same time|incompatible|cannot find field|no such (field|parameter)",
     re.IGNORECASE,
 )
@@ -45,10 +45,25 @@ WANTS_STREAM = re.compile(
     re.IGNORECASE,
 )
 # The templates of Gemma (vllm-project/vllm pull 2964) and of the first Mistral models; OpenAI's
-# first reasoning models.
+# first reasoning models; Gemini's endpoint for Gemma ("Developer instruction is not enabled").
 NO_SYSTEM = re.compile(
-    r"\bsystem (role|message|prompt|instruction)s?\b.{0,30}\bnot\b|"
+    r"\b(system|developer) (role|message|prompt|instruction)s?\b.{0,30}\bnot\b|"
     r"\bnot support\w* .{0,20}\bsystem\b|\broles must alternate\b",
+    re.IGNORECASE,
+)
+# A refusal of what a request asks for, and not of what it says, at whatever status.
+FORM_PARTS = re.compile(
+    r"response_?format|json_(schema|object)|structured output|\bgrammar|\bschema|\btool_?choice|"
+    r"\btools\b|parallel_tool_calls|temperature|\btop_p|\bseed\b|reasoning_effort|"
+    r"max_(completion_)?tokens|stream_options",
+    re.IGNORECASE,
+)
+REFUSED = re.compile(
+    r"unsupported|n[o']t (support|allow|accept|permit|recogni[sz]e)|"
+    r"\bnot (yet )?(supported|permitted|allowed|implemented|recogni[sz]ed|accepted|enabled)|"
+    r"unrecogni[sz]ed|unknown (name|parameter|argument|field)|extra.?(forbidden|input|field)|"
+    r"cannot find field|only the default|must be one of|"
+    r"fail(ed|ure) to (parse|compile|initiali[sz]e).{0,20}(grammar|schema)",
     re.IGNORECASE,
 )
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
@@ -293,6 +308,18 @@ def _is_subject(message: str, name: str) -> bool:
         rf"\b{plain} (must|should|is|has|out of|exceeds|value)\b",
     )
     return any(re.search(pattern, text) for pattern in patterns)
+
+
+def refuses_form(message: str) -> bool:
+    """Tell whether a refusal is about a setting or a form, by its words alone.
+
+    Example:
+        >>> refuses_form("response_format is not supported"), refuses_form("server error")
+        (True, False)
+    """
+    if WANTS_STREAM.search(message) or NO_SYSTEM.search(message):
+        return True
+    return bool(FORM_PARTS.search(message) and REFUSED.search(message))
 
 
 def _plain(text: str) -> str:

@@ -93,13 +93,13 @@ NEVER = frozenset({401, 402, 403, 404, 408, 409, 425})
 def is_too_long(status: int, body: ErrorBody) -> bool:
     """Tell whether a refusal means that a shorter prompt would be served.
 
-    A 413 always means so. A 429 means so if a single request is above the limit. Otherwise the
-    words decide.
+    A 413 always means so, and a code for it at any status. A 429 means so if a single request is
+    above the limit. Otherwise the words decide.
     """
-    if status in NEVER:
-        return False
     if status == 413 or body.codes & CODES:
         return True
+    if status in NEVER:
+        return False
     if status == 429:
         return _is_above_limit(body.message)
     is_about_prompt = body.param.startswith(PARTS)

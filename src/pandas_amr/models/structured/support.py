@@ -68,7 +68,8 @@ ABOUT_CONTENT = re.compile(
 NO_SERVER = re.compile(
     r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE
 )
-REFUSALS = frozenset({400, 404, 422})
+# With 500 and above only a refusal that names the form is one.
+REFUSALS = frozenset({400, 404, 422, 500, 501, 502})
 # What servers say that accept no tools at all: vLLM without a parser, llama.cpp without templates
 # (500), Ollama and Groq for some models, Gemini's endpoint for Gemma, FastAPI. OpenAI says it if it
 # does not accept the schema of a tool.

@@ -69,6 +69,7 @@ class Throttle:
         server: the address of the server.
         clock: gives the time in seconds.
         reporter: reports long waits.
+        unserved: the requests since the last answer for which a gateway had no server.
         gate: whether more than one request may be sent at a time.
         sharing: exchanges with other processes that have the same limits; None if there is no
             lease.
@@ -79,6 +80,7 @@ class Throttle:
     server: str = ""
     clock: Callable[[], float] = CLOCK.now
     reporter: WaitReporter = field(default_factory=WaitReporter)
+    unserved: set[object] = field(default_factory=set)
     gate: Gate = field(default_factory=Gate)
     sharing: Sharing | None = None
     _answered: int = 0
@@ -142,6 +144,11 @@ class Throttle:
     def silent_s(self) -> float:
         """Seconds since the server last answered anything."""
         return self.clock() - self._answered_at
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered any request."""
+        return self._answered_at > 0
 
     # -- admit a request ---------------------------------------------------------------------------
 
@@ -342,6 +349,7 @@ class Throttle:
         """Record that a request was answered; ``tokens`` is its usage, 0 if unknown."""
         now = self._answered_at = self.clock()
         self._answered += 1
+        self.unserved.clear()
         self._end(ticket)
         self._set_trouble(None)
         self._loading_since = None
