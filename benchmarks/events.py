@@ -2,19 +2,21 @@
 
 One row a call, through the real client, whose transport answers in this process: without sockets, so that the share is
 larger than any user sees, and nothing depends on how many answers one turn of the loop finds (over HTTP a busier loop
-finds more at once, and takes less CPU a call: `--http` shows that, with the server in a process of its own). In pairs of
-runs, one with all on and one with all off, which of them first in turns; what counts is the CPU time of the whole
-process, so that of the thread that calls the listener is in it; and of each side the run that took least, since whatever
-else a machine does only adds. Where it does much else, pairs differ by more than the share: their median and range are
-printed, too, and what the events of a call take by themselves. On are: a listener (`on_event=`) that counts, progress
-drawn as on a terminal, the trace with what it keeps by default. Off: no listener, no progress, and `trace="off"` where a
-call takes that; the nodes themselves are recorded either way then.
+finds more at once, and takes less CPU a call: `--http` shows that, with the server in a process of its own). On are: a
+listener (`on_event=`) that counts, progress drawn as on a terminal, the trace with what it keeps by default. Off: no
+listener, no progress, and `trace="off"` where a call takes that; the nodes themselves are recorded either way then.
+
+In pairs of runs, one with all on and one with all off, at the same time, each in a process of its own on a core of its
+own, which they change with each pair: so whatever else the machine does, and how fast it is just then, falls to both. The
+time of a run with the same side differs by a fifth from one minute to the next; of a pair the ratio counts, and of all
+pairs their geometric mean. What counts is the CPU time of the whole process, so that of the thread that calls the
+listener is in it.
 
 `--instructions` counts what the processor is told to do instead of how long it takes, with valgrind's callgrind (which
-takes 60 times as long): the same on a machine that does much else, where times differ by more than the share. What
-happens once in so many seconds (progress is drawn, events are handed over) happens once in 60 times as many then.
+takes 60 times as long): the same on any machine. What happens once in so many seconds (progress is drawn, events are
+handed over) happens once in 60 times as many then.
 
-Aim: under 5 %. Options: `--calls 20000 --pairs 20 --connections 64`; `--otel` adds spans, which the SDK makes and throws
+Aim: under 5 %. Options: `--calls 20000 --pairs 10 --connections 64`; `--otel` adds spans, which the SDK makes and throws
 away (pip install opentelemetry-sdk): that is what OpenTelemetry costs, and no part of the aim.
 """
 
@@ -55,6 +57,7 @@ from pandas_amr.testing import ScriptedRequest, ScriptedServer, findings
 from pandas_amr.testing.completions import CompletionWriter
 
 MOST_SHARE = 0.05
+SIDES = ("off", "on")
 SLOWER = 60  # what runs under callgrind
 PIPES = []  # to servers, which end with them
 
@@ -187,28 +190,60 @@ def make_lm(*, over_http: bool) -> amr.LM:
     return amr.LM("m", base_url=here.recv(), api_key="k", journaled=False)
 
 
-def run_counted(calls: int, connections: int, side: str, *, over_http: bool) -> None:
-    """In a process under callgrind: run once, and let its instructions be counted meanwhile."""
-    delivery.HAND_OVER_S *= SLOWER
-    progress_bars.TICK_S *= SLOWER
-    lm = make_lm(over_http=over_http)
-    run(lm, 200, connections, is_on=side == "on", otel=False)
-    switch_counting("on")
-    run(lm, calls, connections, is_on=side == "on", otel=False)
-    switch_counting("off")
+def run_side(given: argparse.Namespace) -> None:
+    """In a process of one side: run once when told to, and print the CPU seconds that it took."""
+    if given.core is not None:
+        os.sched_setaffinity(0, {given.core})
+    if given.counted:
+        delivery.HAND_OVER_S *= SLOWER
+        progress_bars.TICK_S *= SLOWER
+    if given.otel:
+        set_up_otel()
+    lm, is_on = make_lm(over_http=given.http), given.side == "on"
+    run(lm, 200, given.connections, is_on=is_on, otel=given.otel)  # imports, connections, what is learned of a server
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if given.counted:
+        switch_counting("on")
+    took = run(lm, given.calls, given.connections, is_on=is_on, otel=given.otel)
+    if given.counted:
+        switch_counting("off")
+    print(took, flush=True)
 
 
 def switch_counting(to: str) -> None:
     subprocess.run(["callgrind_control", "-i", to, str(os.getpid())], check=True, capture_output=True)
 
 
-def count_instructions(calls: int, connections: int, *, over_http: bool) -> tuple[int, int]:
-    """Return the instructions of a run with all off, and of one with all on; they run side by side."""
-    own = [sys.executable, __file__, "--calls", str(calls), "--connections", str(connections)]
-    own += ["--http"] if over_http else []
+def run_both(commands: dict[str, list[str]]) -> dict[str, float]:
+    """Run the two sides at the same time; return the CPU seconds of each."""
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    running = {side: subprocess.Popen(command, **piped) for side, command in commands.items()}
+    for process in running.values():
+        assert process.stdout.readline() == "ready\n"
+    for process in running.values():
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    took = {side: float(process.stdout.readline()) for side, process in running.items()}
+    for process in running.values():
+        process.communicate()
+        assert process.returncode == 0
+    return took
+
+
+def own_command(given: argparse.Namespace, side: str) -> list[str]:
+    command = [sys.executable, __file__, "--side", side]
+    command += ["--calls", str(given.calls), "--connections", str(given.connections)]
+    command += ["--http"] if given.http else []
+    return command + (["--otel"] if given.otel else [])
+
+
+def count_instructions(given: argparse.Namespace) -> tuple[int, int]:
+    """Return the instructions of a run with all off, and of one with all on."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = {side: Path(folder, side) for side in ("off", "on")}
-        running = []
+        paths = {side: Path(folder, side) for side in SIDES}
+        commands = {}
         for side, path in paths.items():
             callgrind = [
                 "valgrind",
@@ -217,66 +252,65 @@ def count_instructions(calls: int, connections: int, *, over_http: bool) -> tupl
                 "--instr-atstart=no",
                 f"--callgrind-out-file={path}",
             ]
-            environment = os.environ | {"PYTHONHASHSEED": "0"}
-            running.append(subprocess.Popen([*callgrind, *own, "--counted", side], env=environment))
-        for process in running:
-            assert process.wait() == 0
+            commands[side] = [*callgrind, *own_command(given, side), "--counted"]
+        run_both(commands)
         off, on = (int(re.findall(r"^totals: (\d+)", path.read_text(), re.MULTILINE)[0]) for path in paths.values())
     return off, on
 
 
-def print_instructions(calls: int, connections: int, *, over_http: bool) -> None:
-    off, on = count_instructions(calls, connections, over_http=over_http)
-    share = on / off - 1
+def print_instructions(given: argparse.Namespace) -> None:
+    off, on = (total / given.calls / 1e3 for total in count_instructions(given))
+    print(f"{given.calls} calls a side; thousands of instructions a call, off and on: {off:.0f} and {on:.0f}")
+    print_share(on / off - 1)
+
+
+def print_times(given: argparse.Namespace) -> None:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    took: dict[str, list[float]] = {side: [] for side in SIDES}
+    for number in range(given.pairs):
+        commands = {}
+        for place, side in enumerate(SIDES):
+            core = ["--core", str(cores[(place + number) % 2])] if len(cores) > 1 else []
+            commands[side] = own_command(given, side) + core
+        for side, seconds in run_both(commands).items():
+            took[side].append(seconds / given.calls * 1e3)
+        off, on = (took[side][-1] for side in SIDES)
+        print(f"ms of CPU a call, off and on: {off:.3f} and {on:.3f}, ratio {on / off:.3f}", flush=True)
+    ratios = [on / off for off, on in zip(took["off"], took["on"], strict=True)]
+    off, on = (min(took[side]) for side in SIDES)
+    alone = cost_of_events()
     print(
-        f"{calls} calls a side; thousands of instructions a call, off and on: {off / calls / 1e3:.0f} and {on / calls / 1e3:.0f}"
+        f"{given.calls} calls a run, {given.pairs} pairs; least off and on: {off:.3f} and {on:.3f}, ratio {on / off:.3f}; "
+        f"ratios of pairs: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}"
     )
+    print(f"the events of a call by themselves: {alone:.0f} us, {alone / off / 1e3:.1%} of the least")
+    print_share(statistics.geometric_mean(ratios) - 1)
+
+
+def print_share(share: float) -> None:
     print(f"share {share:.1%}, aim under {MOST_SHARE:.0%}: {'met' if share < MOST_SHARE else 'missed'}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--calls", type=int, default=20_000, help="of each side, all pairs together")
-    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--calls", type=int, default=20_000, help="of each run")
+    parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--http", action="store_true", help="over loopback")
     parser.add_argument("--otel", action="store_true", help="with spans, too")
     parser.add_argument(
         "--instructions", action="store_true", help="count them, with valgrind; with --calls 2000 four minutes"
     )
-    parser.add_argument("--counted", choices=["off", "on"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--counted", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.counted:
-        run_counted(given.calls, given.connections, given.counted, over_http=given.http)
-        return
-    if given.instructions:
-        print_instructions(given.calls, given.connections, over_http=given.http)
-        return
-    if given.otel:
-        set_up_otel()
-    lm = make_lm(over_http=given.http)
-    calls = given.calls // given.pairs
-    for is_on in (True, False):  # imports, connections, what is learned of a server
-        run(lm, 200, given.connections, is_on=is_on, otel=given.otel)
-    pairs = []
-    for number in range(given.pairs):
-        took = {}
-        for is_on in (True, False) if number % 2 else (False, True):
-            took[is_on] = run(lm, calls, given.connections, is_on=is_on, otel=given.otel)
-        pairs.append((took[True], took[False]))
-    ratios = [on / off for on, off in pairs]
-    on, off = (sum(column) / given.calls * 1e3 for column in zip(*pairs, strict=True))
-    least_on, least_off = (min(column) / calls * 1e3 for column in zip(*pairs, strict=True))
-    share = least_on / least_off - 1
-    alone = cost_of_events()
-    print(
-        f"{given.calls} calls a side in {given.pairs} pairs; ms of CPU a call, off and on: least {least_off:.3f} and "
-        f"{least_on:.3f}, ratio {least_on / least_off:.3f}; mean {off:.3f} and {on:.3f}, ratio {on / off:.3f}; "
-        f"median ratio of pairs {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
-        flush=True,
-    )
-    print(f"the events of a call by themselves: {alone:.0f} us, {alone / least_off / 1e3:.1%} of the least")
-    print(f"share {share:.1%}, aim under {MOST_SHARE:.0%}: {'met' if share < MOST_SHARE else 'missed'}")
+    if given.side:
+        run_side(given)
+    elif given.instructions:
+        print_instructions(given)
+    else:
+        print_times(given)
 
 
 if __name__ == "__main__":
