@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import move_on, turn_engine, until
 from numbered import number
 from pandas_amr.errors import ModelConfigError
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
@@ -92,3 +93,28 @@ def test_what_is_refused_for_any_schema_is_learned_of_a_prompt_that_is_too_long_
         assert DF.amr.map_reduce(**GIVEN, **options, lm=server.lm()).output["n"] == sum(range(12))
         asked = [len(request.units) for request in server.requests]
     assert sorted(asked) == [3, 3, 3, 3, 6, 6, 12, 12, 12]
+
+
+def test_the_first_request_with_tools_goes_alone_however_long_it_waits_until_it_is_sent():
+    paused = [Status(429, "slow down", headers={"retry-after": "30"})]
+
+    def provider(request):
+        if request.tools:
+            return Status(400, "no support for tools")
+        return paused.pop() if request.number == 1 else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        lm = server.lm()
+        assert DF.head(1).amr.map_reduce(**GIVEN, lm=lm).output["n"] == 0
+        paused_run = DF.head(1).amr.start(**GIVEN, lm=lm)
+        until(lambda: paused_run.progress.waiting)
+        with_tools = DF.amr.start(**GIVEN, plan={"shard_size": 1}, lm=lm, tools=[look])
+        until(lambda: with_tools.progress.stage.startswith("map"))
+        turn_engine()
+        move_on(10.0)
+        turn_engine()
+        move_on(30.0)
+        with pytest.raises(ModelConfigError, match="Without tools"):
+            with_tools.result()
+        assert paused_run.result().output["n"] == 0
+        assert len([request for request in server.requests if request.tools]) == 1

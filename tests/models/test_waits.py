@@ -27,6 +27,7 @@ from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelUnavailable
 from pandas_amr.models.base import Message, RateLimits, Reply, Request
+from pandas_amr.models.first_requests import note_sent
 from pandas_amr.models.openai.error_bodies import delay_in, read_error_body
 from pandas_amr.models.openai.failures import Failures
 from pandas_amr.models.openai.headers import limits_of, retry_after_of, seconds_of
@@ -499,6 +500,7 @@ def test_to_wait_for_the_first_of_a_kind_is_to_wait_for_the_server():
         async def complete(self, request):
             with measure_wait() as one:
                 since.append(one)
+            note_sent()
             while len(since) < 2:
                 await asyncio.sleep(0.01)
             return Reply(Message("assistant", "x"), "stop", Usage())

@@ -20,7 +20,8 @@ from pandas_amr.models.acceptance import Acceptance
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LONGEST_WAIT_S = 2.0  # for the request ahead: a refusal comes at once, an answer may take long
+# For the request ahead, from when it is sent: a refusal comes at once, an answer may take long.
+LONGEST_WAIT_S = 2.0
 # So many requests refused in turn, each perhaps for its content, show that it is the configuration.
 MOST_REFUSED = 3
 
@@ -31,6 +32,7 @@ class FirstRequests:
 
     _acceptance: Acceptance = field(default_factory=partial(Acceptance, most_refused=MOST_REFUSED))
     _is_one_ahead: bool = False
+    _is_slow: bool = False  # the one ahead: the others wait for it no longer
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _failure: ModelConfigError | None = None
 
@@ -79,17 +81,11 @@ class FirstRequests:
 
     async def _wait_for_turn(self) -> bool:
         """Wait while a request is ahead, within bounds; tell whether this one is ahead now."""
-        loop = asyncio.get_running_loop()
-        latest = loop.time() + LONGEST_WAIT_S
-        while self._is_one_ahead and not self.is_answered and loop.time() < latest:
-            waiting: asyncio.Future[None] = loop.create_future()
+        while self._is_one_ahead and not self.is_answered and not self._is_slow:
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
-            timer = loop.call_at(latest, _release, waiting)
-            try:
-                with record_wait("place"):
-                    await waiting
-            finally:
-                timer.cancel()
+            with record_wait("place"):
+                await waiting
         self._raise_if_failed()
         if self._is_one_ahead or self.is_answered:
             return False
@@ -102,12 +98,21 @@ class FirstRequests:
             failure.attempts, failure.usage = 0, None
             raise failure
 
-    def release_waiting(self) -> None:
+    def end_turn(self) -> None:
         """Release all that wait: the first of them goes ahead, unless one was answered."""
-        self._is_one_ahead = False
+        self._is_one_ahead = self._is_slow = False
+        self._release_waiting()
+
+    def stop_waiting(self) -> None:
+        """Release all that wait, although the request ahead has no answer yet."""
+        self._is_slow = True
+        self._release_waiting()
+
+    def _release_waiting(self) -> None:
         released, self._waiting = self._waiting, []
         for waiting in released:
-            _release(waiting)
+            if not waiting.done():
+                waiting.set_result(None)
 
 
 @dataclass(slots=True)
@@ -116,15 +121,31 @@ class _Turn:
 
     requests: FirstRequests
     is_ahead: bool
+    timer: asyncio.TimerHandle | None = None
+
+    def begin_waiting(self) -> None:
+        """Bound from now on how long the others wait, if this one is ahead."""
+        if self.is_ahead and self.timer is None:
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_later(LONGEST_WAIT_S, self.requests.stop_waiting)
 
     def end(self) -> None:
         """Let the next request go, if this one was ahead."""
+        if self.timer is not None:
+            self.timer.cancel()
         if self.is_ahead:
             self.is_ahead = False
-            self.requests.release_waiting()
+            self.requests.end_turn()
 
 
 _current_turn: ContextVar[_Turn | None] = ContextVar("pandas_amr_turn", default=None)
+
+
+def note_sent() -> None:
+    """Note that the request is sent now: others wait for it a little, and no longer."""
+    turn = _current_turn.get()
+    if turn is not None:
+        turn.begin_waiting()
 
 
 def let_next_go() -> None:
@@ -132,11 +153,6 @@ def let_next_go() -> None:
     turn = _current_turn.get()
     if turn is not None:
         turn.end()
-
-
-def _release(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 def _as_failure_of_request(failure: ModelConfigError, rejected: ModelRejected) -> ModelRejected:
