@@ -694,6 +694,9 @@ def test_of_ten_thousand_nodes_it_is_drawn_how_many_did_what_and_those_that_stan
     timeline = many(10_000, 32)
     texts = texts_of(timeline.to_svg())
     assert "32 at once" in texts
+    assert "Of 10,000 nodes, some that failed and the slowest, from their start:" in texts
+    none_failed = dataclasses.replace(timeline, trace=timeline.trace.assign(status="ok"))
+    assert "Of 10,000 nodes, the slowest, from their start:" in texts_of(none_failed.to_svg())
     assert len([text for text in texts if text.startswith("map-")]) == LANES_OF_MANY + MOST_WAITS
     assert len([text for text in texts if "failed" in text and text.startswith("1 s, ")]) == 6
     kinds = timeline.to_frame().groupby("kind")["seconds"].sum()
