@@ -99,6 +99,17 @@ def test_a_label_is_not_broken_in_two(show):
     assert label.evaluate("(cell) => getComputedStyle(cell).whiteSpace") == "nowrap"
 
 
+def test_a_long_name_of_a_column_of_numbers_is_not_cut_off(show, look):
+    name = "number_" + "x" * 100
+    rows = pd.DataFrame({"text": ["a", "b"]})
+    found = rows.amr.map_reduce(map=lambda shard: [{name: 1} for _ in shard["text"]], reduce=len, journal=False)
+    page = show(found._repr_html_(), look)
+    head = page.locator(".amr > .amr-scroll thead th").nth(2)
+    assert head.inner_text() == name
+    assert head.evaluate("(cell) => cell.scrollWidth <= cell.clientWidth")
+    assert head.evaluate("(cell) => getComputedStyle(cell).textAlign") == "right"
+
+
 def test_hostile_cells_run_nothing_and_stand_in_their_own_cell(show, look):
     page = show(shown.hostile()._repr_html_(), look)
     assert page.evaluate("window.hacked") is None

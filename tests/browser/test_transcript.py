@@ -41,6 +41,17 @@ def test_a_transcript_is_quiet_fits_and_shows_hostile_texts_as_texts(show, look,
     assert {"script": "<script>document", "escapes": "red", "arabic": "بالعالم", "wide": "wwwwww"}.get(kind, "") in read
 
 
+def test_a_long_name_of_a_field_leaves_room_for_its_value(show, look):
+    name = "number_" + "x" * 100
+    frame = pd.DataFrame({"text": ["a"]})
+    with ScriptedServer(lambda request: findings(request, lambda unit: {name: 7})) as server:
+        result = frame.amr.map_reduce(map="?", finding={name: int}, reduce=len, lm=server.lm(), journal=False)
+    page = show(result.look(0)._repr_html_(), look)
+    value = page.locator(".amr-facts dd").nth(1)
+    assert value.inner_text() == "7"
+    assert value.bounding_box()["width"] > 100
+
+
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 def test_steps_stand_in_order_and_what_was_not_accepted_is_marked(show, result):
     page = show(result.look("<b>escapes</b>")._repr_html_())

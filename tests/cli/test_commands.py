@@ -222,7 +222,7 @@ COMMANDS = {
         [*MAPPED, *MEAN, *ONE_BY_ONE, "--budget", "calls=2", "--out", "found.parquet", "--journal", "journal.db"],
         status=3,
         answer={"status": "partial", "found": 2, "skipped": 2, "stopped": "The budget of 2 calls is used up."},
-        log=r"stopped \(The budget of 2 calls is used up\).*2 are kept in the journal, the same command goes on",
+        log=r"stopped \(The budget of 2 calls is used up\).*2 kept in the journal, the same command goes on",
         files={"found.parquet", "journal.db"},
     ),
     "money": Command(
@@ -505,6 +505,8 @@ BROKEN = {
     "too many cells": ("x.csv", b"text\nsecret,b\n", "more cells than the header"),
     "an open quote": ("x.csv", b'text\n"secret\n', "a quote is not closed"),
     "nothing": ("x.csv", b"", "it is empty"),
+    "semicolons": ("x.csv", b"id;text\n1;secret, and more\n", "separated by ';', not by commas"),
+    "tabs": ("x.csv", b"\xef\xbb\xbfid\ttext\n1\tsecret\n", r"separated by '\\t', not by commas"),
     "another encoding": ("x.csv", "text\nsecret \xe9\n".encode("latin-1"), "not text in UTF-8"),
     "no JSON": ("x.jsonl", b'{"text": "a"}\nsecret\n', "line 2 is not JSON"),
     "no object": ("x.jsonl", b'["secret"]\n', "line 1 is not an object"),
@@ -526,6 +528,12 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_in_one_line_without_its
     assert "secret" not in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
     assert not (folder / "found.csv").exists()
+
+
+def test_the_name_of_a_single_column_may_hold_a_semicolon_in_quotes(run, folder):
+    (folder / "x.csv").write_text('"what; why"\na\n')
+    outcome = run(["estimate", "x.csv", "--map", "What?", "--finding", "severity:int"])
+    assert (outcome.status, outcome.answer["sends"]["columns"]) == (0, ["what; why"])
 
 
 # Findings

@@ -999,3 +999,13 @@ def test_a_gateway_that_has_nobody_behind_it_is_asked_again():
     with ScriptedServer(provider) as server:
         result = mapped(frame_of(1), server.lm())
     assert result.frame["n"].tolist() == [0]
+
+
+def test_what_a_server_says_of_an_error_does_not_steer_a_terminal():
+    said = "no \x1b[31mred\x07 \u202e"
+    with ScriptedServer(lambda request: Status(400, said)) as server:
+        result = mapped(frame_of(1), server.lm())
+    assert result.failures["reason"].tolist() == ["The server answered 400: no \\x1b[31mred\\x07 \\u202e"]
+    with ScriptedServer(lambda request: Status(401, said)) as server, pytest.raises(amr.ModelConfigError) as caught:
+        mapped(frame_of(1), server.lm())
+    assert r"no \x1b[31mred\x07 \u202e" in str(caught.value)

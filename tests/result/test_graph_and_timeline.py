@@ -205,6 +205,15 @@ def test_before_a_run_of_many_groups_there_is_a_tree_for_each():
     assert "and 294 more" in texts_of(graph.to_svg())
 
 
+def test_the_boxes_of_groups_say_which_group_they_are():
+    frame = pd.DataFrame({"text": [f"row {n}" for n in range(24)], "shop": [f"shop {n:02}" for n in range(24)]})
+    with ScriptedServer(provider) as server:
+        result = frame.amr.map_reduce(**NUMBER, reduce="Sum up.", by="shop", lm=server.lm(), journal=False)
+    names = set(re.findall("group-[0-9]+-final(?=<)", result.graph().to_svg()))
+    assert len(names) > 2
+    assert "…-final" not in result.graph().to_svg()
+
+
 def test_a_confirmation_can_show_the_graph_of_what_is_still_to_be_done(tmp_path):
     shown = []
 
@@ -685,6 +694,9 @@ def test_of_ten_thousand_nodes_it_is_drawn_how_many_did_what_and_those_that_stan
     timeline = many(10_000, 32)
     texts = texts_of(timeline.to_svg())
     assert "32 at once" in texts
+    assert "Of 10,000 nodes, some that failed and the slowest, from their start:" in texts
+    none_failed = dataclasses.replace(timeline, trace=timeline.trace.assign(status="ok"))
+    assert "Of 10,000 nodes, the slowest, from their start:" in texts_of(none_failed.to_svg())
     assert len([text for text in texts if text.startswith("map-")]) == LANES_OF_MANY + MOST_WAITS
     assert len([text for text in texts if "failed" in text and text.startswith("1 s, ")]) == 6
     kinds = timeline.to_frame().groupby("kind")["seconds"].sum()

@@ -714,3 +714,20 @@ def test_runs_side_by_side_write_one_file(tmp_path):
     assert amr.Journal(path).count_transcripts() == 24
     for number, result in enumerate(results):
         assert f"{SECRET} 7 {number}" in str(result.look("row 7")).partition("\n\n")[2]
+
+
+def test_of_many_conversations_those_that_went_wrong_are_shown():
+    """Why a long cell failed stood in the last one, when its pieces were to be merged."""
+
+    def answer(request):
+        if request.schema == "reduction":
+            return {"output": {}, "sources": [0]}
+        return findings(request, lambda unit: {"said": unit["part"]})
+
+    frame = pd.DataFrame({"text": ["word " * 20_000]}, index=["long"])
+    result = run(frame, answer, plan={"shard_tokens": 600})
+    shown = str(result.look("long"))
+    assert re.search(r"Of 1\d\d conversations 60 are shown: those that went wrong, and the first\.", shown)
+    assert "not accepted: row 'long': said does not fit its type" in shown
+    assert "piece 59 of" in shown
+    assert "piece 60 of" not in shown

@@ -212,12 +212,23 @@ def test_a_card_of_many_rows_columns_reasons_and_items_says_what_it_leaves_out()
 
     result = frame.amr.map_reduce(map=number, reduce=lambda found: list(range(1000)), journal=False)
     page = card(result)
-    for text in ("The first 5 of 3,000 rows", "25 more columns: c16, c17", "... 950 more items"):
+    for text in ("The first 5 of 3,000 rows", "25 more columns: c15, c16", "... 950 more items"):
         assert text in page.text
     assert len(result._repr_html_()) < 40_000
     page = report(result)
     assert "The first 1,000 of 3,000 rows; the others are left out." in page.text
     assert "Left out: 1 of 41 columns." in page.text
+
+
+def test_of_a_wide_frame_the_findings_are_shown():
+    """They stood behind all that was read, where a card of 16 and a report of 40 columns end."""
+    frame = pd.DataFrame({f"c{n}": ["x", "y"] for n in range(200)})
+    options = {"reduce": len, "journal": False}
+    result = frame.amr.map_reduce(map=lambda shard: [{"found": "f"} for _ in shard["c0"]], **options)
+    for page, last in ((result._repr_html_(), "c14"), (result.to_html(), "c38")):
+        heads = re.findall("<th scope=.col.[^>]*>([^<]*)</th>", page)
+        assert heads[heads.index(last) + 1] == "found"
+        assert "c39" not in heads
 
 
 def test_a_streamed_result_shows_itself_without_reading_its_parts(tmp_path):
@@ -501,6 +512,28 @@ def test_markdown_is_rendered_without_anything_that_runs_or_fetches(case):
 def test_markdown_is_shown_as_text_where_its_library_is_not_installed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "markdown_it", None)
     assert html.markdown("# <b>") == '<pre class="amr-text" dir="auto"># &lt;b&gt;</pre>'
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("one\u2028two\u2029three", "one\\u2028two\\u2029three"),
+        ("a\ufeffb\u2060c\u2063d", "a\\ufeffb\\u2060c\\u2063d"),
+        ("hidden\U000e0041\U000e007f", "hidden\\U000e0041\\U000e007f"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", None),  # England
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u200f", None),  # Persian
+        ("\u1781\u17d2\u1789\u17bb\u17c6\u200b\u179f\u17ca\u17b8", None),  # Khmer
+        ("\U0001f469\u200d\U0001f469\u200d\U0001f467 soft\u00adhyphen", None),
+    ],
+)
+def test_what_a_model_reads_and_a_browser_hides_is_shown_unless_texts_are_made_with_it(text, wanted):
+    assert html.show_unprintable(text) == (text if wanted is None else wanted)
+
+
+def test_a_missing_value_is_aligned_as_its_column():
+    page = html.table(("text", "number"), [("a", 1), (None, None)])
+    assert page.count('<td><span class="amr-missing">') == 1
+    assert page.count('<td class="amr-number"><span class="amr-missing">') == 1
 
 
 def test_an_element_escapes_every_text_but_html():

@@ -7,6 +7,7 @@ import decimal
 import enum
 import itertools
 import json
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -213,6 +214,29 @@ def test_pieces_of_any_text_are_within_the_limit_and_lose_nothing(text, limit, o
     assert "".join(text[span.fresh : span.end] for span in spans) == text
     assert all(len(text[span.start : span.end]) <= limit for span in spans)
     assert all(span.start <= span.fresh <= span.end for span in spans)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(text=TEXT, limit=st.integers(12, 60), overlap=st.integers(1, 11))
+def test_a_piece_repeats_as_many_whole_words_as_may_be(text, limit, overlap):
+    for span in split_text(text, limit=limit, overlap=overlap, count=len):
+        assert span.fresh - span.start <= overlap
+        word = re.search(r"\S+\s*$", text[: span.start])
+        assert word is None or span.fresh - word.start() > overlap
+
+
+def test_to_find_what_a_piece_repeats_takes_no_longer_than_to_cut_it():
+    """After each word all of them were counted again: a cell of a megabyte held up its run for seconds."""
+    counted = {}
+    for overlap in (0, 200):
+        counted[overlap] = 0
+
+        def words(part: str, overlap: int = overlap) -> int:
+            counted[overlap] += len(part)
+            return len(part.split())
+
+        split_text("word " * 20_000, limit=1_000 + overlap, overlap=overlap, count=words)
+    assert counted[200] < 2 * counted[0]
 
 
 def test_text_is_cut_at_paragraphs_then_sentences_then_words():

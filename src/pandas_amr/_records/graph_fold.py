@@ -244,7 +244,9 @@ def _name_boxes(rows: Sequence[Sequence[Box]]) -> dict[str, str]:
 
 def describe_node(node: GraphNode) -> list[list[str]]:
     """Say what a node is: its name, what it read, how it ended; each also in fewer words."""
-    return [[node.id], _describe_input(node), _describe_end(node)]
+    # Of a group's node the number says more than what all of them do.
+    names = list(dict.fromkeys([node.id, node.id.replace("-final-reduce", "-final")]))
+    return [names, _describe_input(node), _describe_end(node)]
 
 
 def _describe_input(node: GraphNode) -> list[str]:

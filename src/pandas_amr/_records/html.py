@@ -25,11 +25,15 @@ MOST_BITS = 1_000  # of an integer that is written out
 SMALLEST, LARGEST = 1e-4, 1e15  # of the numbers that are written without an exponent
 TARGETS = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)  # of the links that are links
 
+# The flags of England, Scotland and Wales are made with letters that nobody sees.
+FLAG = "\U0001f3f4[\U000e0061-\U000e007a]{3,6}\U000e007f"
 # What is never shown as it is: control characters but for the line break and the tab, halves of
 # characters (they cannot be written as UTF-8), characters that turn the text after them around,
-# and those that are none.
+# those that are none, and those that a browser shows nothing of but a model reads.
 UNSHOWABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
+    f"({FLAG})|"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff"
+    "\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
 CONTROL_PICTURES = 0x2400  # the symbol of control character n stands at this place plus n
 DELETE = 0x7F
@@ -53,7 +57,8 @@ class Figure(str):
 def show_unprintable(text: str) -> str:
     r"""Replace what a browser would not show, or obey: by a symbol, or by its escape.
 
-    Marks of direction and joiners stay: Arabic and Hebrew texts, and emoji, are made with them.
+    Marks of direction, joiners and spaces without a width stay: Arabic, Hebrew and Khmer texts,
+    and emoji, are made with them.
 
     Example:
         >>> print(show_unprintable("red \x1b[31m, back \u202e, half \ud800"))
@@ -63,6 +68,8 @@ def show_unprintable(text: str) -> str:
 
 
 def _show_character(match: re.Match[str]) -> str:
+    if match.lastindex:  # a flag
+        return match.group()
     code = ord(match.group())
     if code < ord(" "):
         return chr(CONTROL_PICTURES + code)
@@ -176,7 +183,7 @@ def table(
         cells: list[Html] = []
         for place, value in enumerate(row):
             name = "th" if place < row_headers else "td"
-            cells.append(_cell(value, most, name))
+            cells.append(_cell(value, most, name, is_numeric=are_numeric[place]))
         body.append(element("tr", *cells))
     inside.append(element("tbody", *body))
     whole = element("table", *inside, **attributes)
@@ -191,7 +198,8 @@ def named_values(rows: Iterable[tuple[str, object]], most: int = TEXT_CHARACTERS
 def _table_head(header: Sequence[str], are_numeric: Sequence[bool], most: int) -> Html:
     cells: list[Html] = []
     for name, is_numeric in zip(header, are_numeric, strict=True):
-        class_ = "amr-number" if is_numeric else _class_of(name)
+        classes = [_class_of(name), "amr-number" if is_numeric else None]
+        class_ = " ".join(filter(None, classes)) or None
         cells.append(element("th", escape(name, most), scope="col", class_=class_, dir="auto"))
     return element("thead", element("tr", *cells))
 
@@ -207,10 +215,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def _cell(value: object, most: int, name: str) -> Html:
+def _cell(value: object, most: int, name: str, *, is_numeric: bool) -> Html:
     scope = "row" if name == "th" else None
     if value is None:
-        return element(name, element("span", "<NA>", class_="amr-missing"), scope=scope)
+        missing = element("span", "<NA>", class_="amr-missing")
+        return element(name, missing, scope=scope, class_="amr-number" if is_numeric else None)
     if isinstance(value, Html):
         return element(name, value, scope=scope)
     if isinstance(value, Figure):
@@ -369,10 +378,10 @@ RULES = """
 .amr table table tr:last-child > th, .amr table table tr:last-child > td { border-bottom: 0; }
 .amr table th:empty, .amr table td:empty { min-width: 0; }
 .amr table th { font-weight: 600; white-space: nowrap; }
-.amr table th.amr-long { white-space: normal; }
 .amr table thead th { background: var(--amr-raised); }
 .amr table th.amr-number, .amr table td.amr-number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
+.amr table th.amr-long { white-space: normal; }
 .amr .amr-scalar { font-size: 32px; line-height: 1.25; font-weight: 600; margin: 0 0 8px; }
 .amr .amr-muted, .amr .amr-missing { color: var(--amr-muted); }
 .amr .amr-good { color: var(--amr-good); } .amr .amr-warn { color: var(--amr-warn); }

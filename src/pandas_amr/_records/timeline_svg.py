@@ -113,7 +113,9 @@ class _Drawing:
         if len(lanes.shown) < len(lanes.all):
             self._draw_area(lanes.all)
             count = f"{len(lanes.all):,}"
-            self._write(f"Of {count} nodes, some that failed and the slowest, from their start:")
+            has_failed = any(lane.status in BAD for lane in lanes.shown)
+            which = "some that failed and the slowest" if has_failed else "the slowest"
+            self._write(f"Of {count} nodes, {which}, from their start:")
             self._end = max(lane.seconds for lane in lanes.shown) or 1.0
             self._draw_lanes([_move_to_start(lane) for lane in lanes.shown])
         else:

@@ -104,7 +104,7 @@ def problem_parts(result: Result) -> list[Html]:
 
 def _rows(result: Result, found: Sequence[str]) -> list[Html]:
     head = read_head(result.frame, HEAD_ROWS)
-    places = sort_columns(result, head, found).in_order
+    places = sort_columns(result, head, found).in_order(MOST_COLUMNS)
     rows = count_rows(result.frame)
     if not places or not rows:
         return []

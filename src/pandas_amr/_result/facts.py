@@ -61,10 +61,16 @@ class Columns:
     status: list[int]
     others: list[int]
 
-    @property
-    def in_order(self) -> list[int]:
-        """All: the findings stand beside what they were found in."""
-        return [*self.content, *self.findings, *self.status, *self.others]
+    def in_order(self, most: int) -> list[int]:
+        """List all: the findings stand beside what they were found in.
+
+        Args:
+            most: how many of them are shown. If more were read, the findings go before the rest
+                of those: a reader looks for what was found.
+        """
+        found = [*self.findings, *self.status]
+        read = max(most - len(found), 1)
+        return [*self.content[:read], *found, *self.content[read:], *self.others]
 
 
 def sort_columns(result: Result, frame: pd.DataFrame, found: Sequence[str]) -> Columns:

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,7 +81,7 @@ body { margin: 0; background: var(--amr-back, #ffffff); }
   .amr .amr-tools { display: none; }
   .amr .amr-scroll, .amr #amr-rows .amr-scroll { overflow: visible; max-height: none; }
   .amr table { font-size: 10px; } .amr tr { break-inside: avoid; }
-  .amr #amr-rows thead th { position: static; }
+  .amr #amr-rows thead th { position: static; white-space: normal; }
   .amr h2, .amr h3 { break-after: avoid; }
   .amr svg { max-width: 100%; height: auto; }
 }
@@ -293,17 +294,19 @@ class _Shown:
             return rows[[column for column in self._columns if column in rows.columns]]
         columns = sort_columns(self._result, rows, self._found)
         if self._result.plan.redact is None:
-            return rows.iloc[:, self._places(columns)]
+            return rows.iloc[:, _places(columns)]
         if self._sent is None or len(positions) != len(rows):
             return rows.iloc[:, [*columns.findings, *columns.status]]
         redacted = rows.copy()
         for place in columns.content:
             values = self._sent.iloc[list(positions), place].astype(object)
             redacted.isetitem(place, values.array)
-        return redacted.iloc[:, self._places(columns)]
+        return redacted.iloc[:, _places(columns)]
 
-    def _places(self, columns: Columns) -> list[int]:
-        return [*columns.content, *columns.findings, *columns.status]
+
+def _places(columns: Columns) -> list[int]:
+    """List the places of the columns that were read and found."""
+    return replace(columns, others=[]).in_order(MOST_COLUMNS)
 
 
 def _check_columns(result: Result, columns: Sequence[Hashable]) -> list[Hashable]:

@@ -25,7 +25,7 @@ RULES = """
 .amr.amr-transcript h3 { margin: 0 0 6px; font-size: 16px; }
 .amr.amr-transcript h4 { margin: 16px 0 4px; padding-top: 10px;
   border-top: 1px solid var(--amr-line); }
-.amr .amr-facts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px;
+.amr .amr-facts { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: 2px 14px;
   margin: 0 0 8px; }
 .amr .amr-facts dt { color: var(--amr-muted); margin: 0; font-weight: 400; }
 .amr .amr-facts dd { margin: 0; min-width: 0; white-space: pre-wrap; }

@@ -39,14 +39,29 @@ def make_section(
     """Make the section of a node, of as many of its conversations as are shown."""
     facts = [(what, value) for what, value in list_facts(result, name) if what in SHORT_FACTS]
     described = [*notes, *_describe_limits(transcript, found)]
-    return Section(name, facts, described, found[:MOST_CONVERSATIONS], labels)
+    return Section(name, facts, described, _choose(found), labels)
+
+
+def _choose(found: Sequence[Conversation]) -> Sequence[Conversation]:
+    """Choose the conversations that are shown: those that went wrong before the others."""
+    if len(found) <= MOST_CONVERSATIONS:
+        return found
+    by_outcome = sorted(range(len(found)), key=lambda place: not _went_wrong(found[place]))
+    return [found[place] for place in sorted(by_outcome[:MOST_CONVERSATIONS])]
+
+
+def _went_wrong(conversation: Conversation) -> bool:
+    return conversation.accepted is None or bool(conversation.problems)
 
 
 def _describe_limits(transcript: NodeTranscript, found: Sequence[Conversation]) -> list[str]:
     """Say what is left out of a node's transcript."""
     notes: list[str] = []
     if len(found) > MOST_CONVERSATIONS:
-        notes.append(f"The first {MOST_CONVERSATIONS} of {len(found)} conversations are shown.")
+        which = (
+            "those that went wrong, and the first" if any(map(_went_wrong, found)) else "the first"
+        )
+        notes.append(f"Of {len(found)} conversations {MOST_CONVERSATIONS} are shown: {which}.")
     for count, what in ((transcript.dropped, "conversation"), (transcript.cut, "character")):
         if count:
             notes.append(

@@ -94,17 +94,32 @@ class _Splitter:
 
 
 def _find_overlap(text: str, start: int, overlap: int, count: TokenCounter) -> int:
-    """Find where a piece begins if it repeats whole words before it, up to ``overlap`` tokens."""
+    """Find where a piece begins if it repeats whole words before it, up to ``overlap`` tokens.
+
+    It goes back by ever more words until they are too many, then by ever fewer: to count after
+    each word would take longer than to count the piece.
+    """
     begin = start
-    while overlap > 0 and begin > 0:
+    words = 1 if overlap > 0 else 0
+    is_growing = True
+    while words:
+        earlier = _go_back(text, begin, words)
+        if earlier < begin and count(text[earlier:start]) <= overlap:
+            begin = earlier
+        else:
+            is_growing = False
+        words = words * 2 if is_growing else words // 2
+    return begin
+
+
+def _go_back(text: str, begin: int, words: int) -> int:
+    """Find the beginning of so many words before a place; of all there are, if these are fewer."""
+    for _ in range(words):
         before = text[max(0, begin - WORD_CHARS) : begin]
         word = LAST_WORD.search(before)
         if word is None:
             break
-        earlier = begin - len(word.group())
-        if count(text[earlier:start]) > overlap:
-            break
-        begin = earlier
+        begin -= len(word.group())
     return begin
 
 

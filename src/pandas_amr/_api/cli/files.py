@@ -41,6 +41,8 @@ ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+# Of what spreadsheets of other countries write as CSV: all of it would be read as one column.
+OTHER_SEPARATORS = (";", "\t")
 SURROGATE = "\\ud"  # how JSON begins to write half of a pair
 GZIPPED = ".gz"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -174,6 +176,9 @@ def _read_csv(data: bytes) -> pd.DataFrame:
         raise _Unreadable(f"the column {doubled[0]!r} is named twice.")
     if not names:
         raise _Unreadable("it is empty.")
+    for separator in OTHER_SEPARATORS:
+        if separator in names[0] and len(names) == 1 and not text.startswith('"'):
+            raise _Unreadable(f"its cells are separated by {separator!r}, not by commas.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header

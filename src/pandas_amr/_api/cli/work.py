@@ -117,7 +117,7 @@ def _log_status(request: Request, result: Result, status: int) -> None:
 
 def _describe_kept(request: Request, found: int) -> str:
     if request.journal is not None:
-        return f"{found} are kept in the journal, {AGAIN}"
+        return f"{found} kept in the journal, {AGAIN}"
     return "no journal keeps them, the same command begins anew"
 
 
@@ -132,7 +132,7 @@ def _rescue(request: Request, partial: Result | None) -> bool:
     counts = count_rows(partial)
     what = f"{counted_of(counts.found, counts.rows, 'row')} were found"
     if request.journal is not None:
-        LOGGER.warning("%s and are kept in the journal; %s.", what, AGAIN)
+        LOGGER.warning("%s; %s.", what, _describe_kept(request, counts.found))
         return False
     if not counts.found:
         return False

@@ -43,7 +43,7 @@ def address_setting(lm: LM) -> str:
         return "LM(base_url=...)"
     if os.environ.get("OPENAI_BASE_URL", "").strip():
         return "OPENAI_BASE_URL"
-    return "LM(base_url=...) or OPENAI_BASE_URL; neither is set"
+    return "LM(base_url=...) or OPENAI_BASE_URL (neither is set)"
 
 
 def key_setting(lm: LM) -> str:

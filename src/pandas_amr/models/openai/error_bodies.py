@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pandas_amr._records.terminal import escape_unprintable
 from pandas_amr.models.openai.headers import EPOCH_S, NUMBER, seconds_of, seconds_until_epoch
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def read_error_body(body: object) -> ErrorBody:
     # Gateways repeat messages: each counts once.
     messages = dict.fromkeys(_values(texts, MESSAGES))
     message = " ".join(" ".join(messages).split())[:MOST_CHARACTERS]
+    message = escape_unprintable(message)  # an error's text is printed, and a terminal obeys
     delay = _first(_delay_of(name, value) for name, value in parts)
     if delay is None:
         delay = delay_in(message)
