@@ -104,7 +104,7 @@ def resolve_type(kind: object) -> Any:
     return _ALIASES.get(origin, origin)[parts]
 
 
-def _resolve_single(kind: object) -> Any:
+def _resolve_single(kind: Any) -> Any:
     """Resolve a type without arguments."""
     if not isinstance(kind, collections.abc.Hashable):
         return kind

@@ -315,10 +315,16 @@ def grouped(
     options = by.options
     if observed is not None:
         options["observed"] = observed
+    groupers = [key for key in by.keys if isinstance(key, pd.Grouper)]
+    if len(by.keys) == 1 and not all(grouper.dropna for grouper in groupers):
+        options["dropna"] = False  # pandas asks a Grouper that stands alone
     dates: dict[Any, pd.Series] = {}
-    for key in by.keys:
-        if isinstance(key, pd.Grouper) and key.key is not None:
-            dates[key.key] = _as_dates(column(source, key.key))
+    for grouper in groupers:
+        if grouper.key is None:
+            continue
+        values = column(source, grouper.key)
+        has_frequency = getattr(grouper, "freq", None) is not None
+        dates[grouper.key] = _as_dates(values) if has_frequency else values
     if dates:
         frame = frame.copy(deep=False)
         for label, values in dates.items():
@@ -339,10 +345,11 @@ def _as_dates(values: pd.Series) -> pd.Series:
         return values
     if not pa.types.is_date(kind) and not pa.types.is_timestamp(kind):
         return values
-    zone = f", {kind.tz}" if getattr(kind, "tz", None) else ""
+    zone = getattr(kind, "tz", None)
     moments = values.astype(object).where(values.notna(), None)
-    converted: Any = pd.to_datetime(moments)
-    return cast("pd.Series", converted.astype(f"datetime64[us{zone}]"))
+    converted: Any = pd.to_datetime(moments, utc=zone is not None)
+    dtype = f"datetime64[us, {zone}]" if zone is not None else "datetime64[us]"
+    return cast("pd.Series", converted.astype(dtype))
 
 
 def group_numbers(frame: pd.DataFrame, by: By) -> tuple[pd.Index, IntArray]:
