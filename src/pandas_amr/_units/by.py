@@ -313,22 +313,12 @@ def grouped(
     """
     source = frame if source is None else source
     options = by.options
-    if observed is not None:
-        options["observed"] = observed
     groupers = [key for key in by.keys if isinstance(key, pd.Grouper)]
     if len(by.keys) == 1 and not all(grouper.dropna for grouper in groupers):
         options["dropna"] = False  # pandas asks a Grouper that stands alone
-    dates: dict[Any, pd.Series] = {}
-    for grouper in groupers:
-        if grouper.key is None:
-            continue
-        values = column(source, grouper.key)
-        has_frequency = getattr(grouper, "freq", None) is not None
-        dates[grouper.key] = _as_dates(values) if has_frequency else values
-    if dates:
-        frame = frame.copy(deep=False)
-        for label, values in dates.items():
-            frame[label] = values
+    if observed is not None:
+        options["observed"] = observed
+    frame = _add_grouper_columns(frame, groupers, source)
     keys: list[Any] = []
     for key in make_grouping_keys(source, by):
         if isinstance(key, pd.Grouper):
@@ -336,6 +326,25 @@ def grouped(
         else:
             keys.append(key)
     return frame.groupby(keys, **options)
+
+
+def _add_grouper_columns(
+    frame: pd.DataFrame, groupers: Iterable[Any], source: pd.DataFrame
+) -> pd.DataFrame:
+    """Add the columns that Groupers name, with dates that a ``freq`` takes."""
+    columns: dict[Any, pd.Series] = {}
+    for grouper in groupers:
+        if grouper.key is None:
+            continue
+        values = column(source, grouper.key)
+        has_frequency = getattr(grouper, "freq", None) is not None
+        columns[grouper.key] = _as_dates(values) if has_frequency else values
+    if not columns:
+        return frame
+    frame = frame.copy(deep=False)
+    for label, values in columns.items():
+        frame[label] = values
+    return frame
 
 
 def _as_dates(values: pd.Series) -> pd.Series:
