@@ -25,6 +25,26 @@ def test_rows_that_meet_the_criterion_stay_in_order_with_their_labels_and_types(
     assert len(amr.result_of(kept).frame) == 40
 
 
+LABELS = {
+    "numbers": pd.RangeIndex(2),
+    "dates": pd.DatetimeIndex(["2026-01-01", "2026-01-02"], name="day"),
+    "categories": pd.CategoricalIndex(["text", "size"], categories=["size", "text"]),
+    "levels": pd.MultiIndex.from_tuples([("text", 1), ("size", 2)], names=["what", None]),
+    "tuples": pd.Index([("text", 1), ("size", 2)], tupleize_cols=False),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_a_filter_gives_the_very_labels_of_the_columns(labels):
+    df = pd.DataFrame([["a", 1], ["b", 2], ["c", 3]]).set_axis(labels, axis=1)
+    kept = df.amr.filter(lambda shard: [True, False, True])
+    pd.testing.assert_frame_equal(kept, df.iloc[[0, 2]])
+    assert type(kept.columns) is type(df.columns)
+    assert len(amr.result_of(kept).frame) == 3
+    with_status = df.amr.filter(lambda shard: [True, False, True], plan={"status": True})
+    assert len(with_status.columns) > 2
+
+
 def test_a_unit_that_failed_is_kept_and_listed_or_stops_the_run():
     df = pd.DataFrame({"text": [f"row {n}" for n in range(10)]})
 

@@ -95,6 +95,13 @@ REFUSED = {
     "one of several": (reduced({"n": ["sum", "mean"], "mood": ["count", "mean"]}), r"reduce\['mood'\]: 'mean'"),
     "one of named ones": (reduced({"low": ("mood", "min")}), r"reduce\['low'\]: 'min' takes values that have an order"),
     "by pd.NamedAgg": (reduced({"low": pd.NamedAgg("tags", "min")}), r"reduce\['low'\]: 'min'"),
+    "rows by groups": (reduced({"n": "cumsum"}, by="shop"), "'cumsum' takes a whole column, not groups"),
+    "some rows by groups": (reduced({"low": ("price", "head")}, by="shop"), "'head' takes a whole column, not groups"),
+    "any row by groups": (reduced({"price": "sample"}, by="shop"), "'sample' takes a whole column, not groups"),
+    "rows of units by groups of records": (
+        reduced({"price": "rank", "word": "count"}, by="ok", finding=list[Item]),
+        "'rank' takes a whole column, not groups",
+    ),
     "beside a function": (reduced({"mood": [len, "mean"]}), "'mean' takes numbers"),
     "beside an agent": (reduced({"n": amr.Agent("Sum up."), "mood": "mean"}), "'mean' takes numbers"),
     "of records": (reduced({"word": "mean"}, finding=list[Item]), "'mean' takes numbers; 'word' holds texts"),
@@ -188,6 +195,20 @@ def test_what_cannot_be_computed_is_refused_and_nothing_is_sent(call, said, refu
     with pytest.raises(amr.UsageError, match=said) as caught:
         call(refusing.lm())
     assert caught.value.__cause__ is None or "by= a function" not in said
+
+
+@pytest.mark.skipif(pd.__version__ < "3", reason="of pandas 2, a NamedAgg holds no arguments")
+@pytest.mark.parametrize("by", [None, "shop"])
+@pytest.mark.parametrize("function", ["quantile", np.quantile, sum, np.sum])
+def test_arguments_that_would_not_reach_a_function_are_refused(function, by):
+    def quantile(values, share):
+        return values.quantile(share)
+
+    said = r"reduce\['low'\]: the arguments of a pd.NamedAgg reach a function of yours only, and not"
+    with pytest.raises(amr.UsageError, match=said):
+        DF.amr.reduce({"low": pd.NamedAgg("price", function, 0.25)}, by=by)
+    output = DF.amr.reduce({"low": pd.NamedAgg("price", quantile, 0.25)}, by=by)
+    assert np.ravel(output).tolist() == ([1.875] if by is None else [1.875, 2.5])
 
 
 @pytest.mark.parametrize("what", ["price", "mixed", "shop"])

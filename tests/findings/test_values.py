@@ -202,7 +202,7 @@ NOT_ACCEPTED = [
     (float, "nan", "a number"),
     (float, "Infinity", "a number"),
     (float, 2**60 + 1, "more digits than a float holds"),
-    (int | float, 2**60 + 1, "does not fit the column type"),
+    (int | float, 2**60 + 1, r"beyond 2\*\*53"),
     (float | None, math.nan, "finite"),
     (bool, "yes", "true or false"),
     (bool, 1, "true or false"),
@@ -584,6 +584,43 @@ def _lenient(schema: Any) -> Any:
     if "prefixItems" in schema:
         kept["minItems"] = len(schema["prefixItems"])
     return kept
+
+
+STRAYING = [
+    (dt.datetime, "2026-01-02T03:04:05", lambda said: said.replace(tzinfo=UTC)),
+    (dt.time, "03:04:05", lambda said: said.replace(tzinfo=UTC)),
+    (AwareDatetime, "2026-01-02T03:04:05Z", lambda said: said.replace(tzinfo=None)),
+    (AwareDatetime | None, "2026-01-02T03:04:05Z", lambda said: said.date()),
+    (list[dt.datetime], ["2026-01-02T03:04:05"], lambda said: [one.replace(tzinfo=UTC) for one in said]),
+    (dict[str, dt.time], {"a": "03:04:05"}, lambda said: {"a": said["a"].replace(tzinfo=UTC)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "said", "change"), STRAYING)
+def test_a_time_whose_validator_adds_or_takes_its_zone_is_not_stored_as_another_one(kind, said, change):
+    assert not found_of(kind, said).frame["x"].isna().any()
+    result = found_of(Annotated[kind, AfterValidator(change)], said)
+    assert result.frame["x"].isna().all()
+    assert "its validator gave what the type does not take: x" in result.failures["reason"][0]
+
+
+@pytest.mark.parametrize("said", ["0.12345678901", "1" * 30, "1" * 60])
+def test_a_decimal_of_too_many_digits_is_told_how_many_its_column_holds(said):
+    reason = found_of(Decimal, said).failures["reason"][0]
+    assert "a decimal does not fit the column type (up to 29 digits before the point, 9 after it)" in reason
+
+
+BEYOND_64_BITS = enum.Enum("BEYOND_64_BITS", {"SMALL": 1, "LARGE": -(2**64)})
+
+
+@pytest.mark.parametrize(
+    "kind", [[1, 2**63], [0.5, 2**53 + 1], Literal[2**63], BEYOND_64_BITS, list[Literal[2**63]] | None]
+)
+def test_choices_that_no_column_holds_are_refused_before_a_request(kind):
+    with ScriptedServer(lambda request: pytest.fail("asked")) as server:
+        with pytest.raises(amr.UsageError, match=r"'x': No column can hold the choices .* all of them texts"):
+            pd.DataFrame({"text": ["a"]}).amr.map("Which?", finding={"x": kind}, lm=server.lm())
+        assert server.requests == []
 
 
 def test_numbers_that_json_does_not_have_are_refused_in_every_form_of_an_answer():

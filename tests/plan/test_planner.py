@@ -761,6 +761,13 @@ def test_fields_get_names_that_are_free():
     assert list(get_args(records.finding)[0].model_fields) == ["items_found", "items_count_found"]
 
 
+def test_a_group_that_a_planner_names_twice_is_one():
+    planned = answer("x", field("mood"), by=["shop", "mood", "shop"], reduce_instruction="All")
+    with ScriptedServer(lambda request: planned) as server:
+        plan = REVIEWS.amr.plan("How?", columns=["text"], lm=server.lm())
+    assert plan.by == amr.By("shop", "mood")
+
+
 def test_a_task_can_be_asked_of_its_own_result_again_and_again():
     planned = answer("x", field("mood"), reduce_instruction="All")
     frame = REVIEWS[["text"]]

@@ -233,6 +233,26 @@ def test_by_takes_what_groupby_takes(by, pandas_by, where):
     assert list(output.index.names) == list(expected.index.names)
 
 
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("moments", [[], [None, None], [dt.datetime(2026, 3, 29, 1), None]], ids=len)
+def test_by_days_of_arrow_s_times_of_whatever_zone_none_of_them_there(zone, moments):
+    kind = pd.ArrowDtype(pa.timestamp("us", zone))
+    df = pd.DataFrame({"at": pd.array(moments, dtype=kind), "n": range(len(moments))})
+    there = [moment for moment in moments if moment is not None]
+    assert df.amr.reduce({"n": "count"}, by=pd.Grouper(key="at", freq="D"))["n"].tolist() == [1] * len(there)
+    by_moment = df.amr.reduce({"n": "count"}, by=pd.Grouper(key="at"))
+    assert (by_moment.index.dtype, by_moment["n"].tolist()) == (kind, [1] * len(there))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_grouper_that_keeps_missing_keys_keeps_them(grouped):
+    df = pd.DataFrame({"shop": ["a", None, "b", None], "n": [1, 2, 3, 4]})
+    by = pd.Grouper(key="shop", dropna=False)
+    output = df.groupby(by).amr.reduce({"n": "sum"}) if grouped else df.amr.reduce({"n": "sum"}, by=by)
+    assert output["n"].tolist() == [1, 3, 6]
+    assert output.index.isna().tolist() == [False, False, True]
+
+
 def test_by_months_of_dates_that_were_found():
     output = run({"n": "sum"}, by=pd.Grouper(key="when", freq="MS")).output
     expected = BOTH.assign(when=pd.to_datetime(BOTH["when"])).groupby(pd.Grouper(key="when", freq="MS"))["n"].sum()
@@ -518,6 +538,8 @@ def test_sums_and_products_beyond_64_bits_are_exact_whole_and_by_groups(column):
     # older versions of pandas have no product of a sparse column
     for how in ("sum",) if isinstance(df["n"].dtype, pd.SparseDtype) else ("sum", "prod"):
         assert df.amr.reduce({"n": how})["n"] == whole[how]
+        assert df.amr.reduce({"n": getattr(np, how)})["n"] == whole[how]
+        assert df.amr.reduce({"all": ("n", getattr(np, how))}, by="shop")["all"].tolist() == [*expected[how]]
         assert df.amr.reduce({"n": how}, output=int) == whole[how]
         assert df.amr.reduce({"n": ["count", how]})["n"].tolist() == [3, whole[how]]
         assert df.amr.reduce({"n": how, "price": "mean"}).tolist() == [whole[how], 1.5]
@@ -528,6 +550,7 @@ def test_sums_and_products_beyond_64_bits_are_exact_whole_and_by_groups(column):
 def test_a_product_beyond_64_bits_of_small_numbers_is_exact():
     df = pd.DataFrame({"shop": list("xxxx"), "n": [10**6] * 4, "price": [0.5, 1.5, 2.5, 3.5]})
     assert df.amr.reduce({"n": "prod"})["n"] == 10**24
+    assert df.amr.reduce({"n": "product"})["n"] == 10**24
     assert df.amr.reduce({"n": ["prod", "sum"]})["n"].tolist() == [10**24, 4 * 10**6]
     assert df.amr.reduce({"n": "prod", "price": "mean"}).tolist() == [10**24, 2.0]
     assert df.amr.reduce({"n": "prod"}, by="shop")["n"].tolist() == [10**24]

@@ -107,6 +107,14 @@ class Containers(BaseModel):
     nothing: list[int] | None = None
 
 
+class Untyped(BaseModel):
+    items: list
+    perhaps: list | None
+    by_name: dict[str, list]
+    sequence: Sequence
+    rows: list[list]
+
+
 class Nested(BaseModel):
     place: Place
     places: list[Place]
@@ -217,6 +225,16 @@ TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
             "nothing": None,
         },
     ),
+    "lists without a type": (
+        Untyped,
+        {
+            "items": [1, "a", {"json": '{"b": [null]}'}],
+            "perhaps": None,
+            "by_name": [{"key": "k", "value": [1.5, "a"]}],
+            "sequence": [True],
+            "rows": [[1], ["a"]],
+        },
+    ),
     "nested": (
         Nested,
         {
@@ -254,6 +272,8 @@ def _expected(name: str) -> Any:
                     }
                 )
             )
+        case "lists without a type":
+            return Untyped(**(given | {"items": [1, "a", {"b": [None]}], "by_name": {"k": [1.5, "a"]}}))
         case "nested":
             return Nested(**(given | {"by_name": {"k": [{"city": "Bern"}]}}))
         case "a TypedDict":

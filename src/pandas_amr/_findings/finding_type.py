@@ -20,7 +20,13 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.expressions import FINDINGS, UNIT
 from pandas_amr._agent.submission import Submission
-from pandas_amr._types.arrow import TEXT_LIKE, arrow_schema, arrow_type
+from pandas_amr._types.arrow import (
+    DECIMAL_DIGITS,
+    DECIMAL_PLACES,
+    TEXT_LIKE,
+    arrow_schema,
+    arrow_type,
+)
 from pandas_amr._types.arrow_values import (
     arrow_record,
     check_fits,
@@ -226,6 +232,7 @@ class FindingType:
         if record is None:
             return None, problem
         problem = self._find_violation(given, Leniency(empty_texts=empty_texts, coded=coded))
+        problem = problem or self._find_stray(record)
         if problem is not None:
             return None, problem
         if not self._is_flat:
@@ -260,15 +267,18 @@ class FindingType:
             return None, self._submission_of_one.wire.find_unread(given) or complaint(error)
         except Exception as error:  # noqa: BLE001 (a user's validator may raise what pydantic does not catch)
             return None, f"its validator raised {type(error).__name__}"
+        return record, None
+
+    def _find_stray(self, record: object) -> str | None:
+        """Describe what a user's validator returned that is not of the type; it may be anything."""
         if self._is_flat:
-            return record, None
-        # A user's validator may also return anything.
+            return None
         stray: str | None = type(record).__name__
         if isinstance(record, self.model):
             stray = find_mistyped_field(record)
-        if stray is not None:
-            return None, f"its validator gave what the type does not take: {stray}"
-        return record, None
+        if stray is None:
+            return None
+        return f"its validator gave what the type does not take: {stray}"
 
     def _find_violation(self, given: Mapping[str, Any], leniency: Leniency) -> str | None:
         """Describe what the schema forbids in the fields that are there, by any of their names."""
@@ -389,6 +399,13 @@ def _describe_misfit(error: Exception) -> str:
             "a value does not fit the column type (an integer beyond 64 bits, a time beyond the "
             "years 1 to 9999)"
         )
+    if "decimal" in str(error).lower():
+        return (
+            f"a decimal does not fit the column type (up to {DECIMAL_DIGITS - DECIMAL_PLACES} "
+            f"digits before the point, {DECIMAL_PLACES} after it)"
+        )
+    if "representable" in str(error):
+        return "a whole number beyond 2**53 does not fit a column that takes fractions, too"
     return f"a value does not fit the column type ({type(error).__name__})"
 
 

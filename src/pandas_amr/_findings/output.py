@@ -206,13 +206,13 @@ class ReductionType:
             raise InvalidOutput(unread or complaint(error)) from None
         except Exception as error:  # noqa: BLE001 (a validator of the user's may raise anything)
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
-        if is_mistyped(value, self.kind):
-            raise InvalidOutput("its validator returned a value that is not of the type")
         violation = None
         if self.strict:
             violation = find_violation(output, self._kept_schema, leniency)
         if violation is None and has_merged_key(output, self.kind):
             violation = MERGED_KEY
+        if violation is None and is_mistyped(value, self.kind):
+            violation = "its validator returned a value that is not of the type"
         if violation is not None:
             raise InvalidOutput(violation)
         if self._column is not None:

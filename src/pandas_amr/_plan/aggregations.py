@@ -28,6 +28,8 @@ TABULAR = frozenset({"value_counts", SHARE})
 OF_VALUES = frozenset({"value_counts", SHARE, "nunique"})  # of lists: of the values in them
 OF_ANY = frozenset({"idxmax", "idxmin", "argmax", "argmin"})  # pandas raises if there is no value
 
+PURE_PACKAGES = frozenset({"builtins", "numpy", "pandas"})  # their functions may be tried
+
 # What is suggested for a name that pandas does not have. It takes more names than these.
 SUGGESTED = (*get_args(Aggregation), "std", "var", "first", "last", "any", "all", "size", "mode")
 SYNONYMS = {
@@ -131,11 +133,13 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
     """Refuse what pandas would refuse, before the findings that it is to aggregate are paid for.
 
     Raises:
-        UsageError: pandas does not have the function, or a list holds one that gives a table.
+        UsageError: pandas does not have the function, a list holds one that gives a table, or
+            arguments are given to one that does not get them.
     """
     wanted = function_of(how)
     if isinstance(wanted, Agent):
         return
+    _check_arguments(name, how)
     for function in as_list(wanted) or [wanted]:
         if not callable(function) and not _is_known(function, grouped=grouped):
             suggestion = _suggest(name, function, grouped=grouped)
@@ -148,6 +152,23 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
                 f"reduce[{name!r}]: {function!r} gives a table, so it cannot stand in a list: "
                 f"say {function!r} alone."
             )
+
+
+def _check_arguments(name: object, how: object) -> None:
+    """Refuse arguments in a ``pd.NamedAgg``, which it may hold since pandas 3, of a named function.
+
+    pandas itself calls functions with them only.
+    """
+    given = [*getattr(how, "args", ()), *getattr(how, "kwargs", ())]
+    function = function_of(how)
+    module = getattr(function, "__module__", None) or ""
+    is_users = callable(function) and module.partition(".")[0] not in PURE_PACKAGES
+    if is_named(how) and given and not is_users:
+        raise UsageError(
+            f"reduce[{name!r}]: the arguments of a pd.NamedAgg reach a function of yours only, and "
+            f"not {name_of(function)!r}. Write one, such as (column, lambda values: "
+            "values.quantile(0.9))."
+        )
 
 
 def _suggest(name: object, function: object, *, grouped: bool) -> str:

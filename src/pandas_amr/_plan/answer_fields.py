@@ -126,7 +126,7 @@ def _given_names(job: Job) -> _Names:
 
 def _reduce_fields(answer: PlanAnswer, names: _Names) -> dict[str, Any]:
     columns = {**names.labels, **names.fields}
-    groups = [columns[name] for name in answer.by]
+    groups = list(dict.fromkeys(columns[name] for name in answer.by))  # a key named twice is one
     aggregations = _aggregations(answer, names)
     return {
         "where": names.fields.get(answer.where or ""),

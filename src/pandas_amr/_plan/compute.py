@@ -178,6 +178,9 @@ def _wrap_functions(how: object, wrapped: list[UserFunction]) -> Any:
     function = function_of(how)
     if isinstance(function, list):
         return column_of(None, how), _wrap_functions(function, wrapped)
+    if function in (np.sum, np.prod):  # by name, so that whole numbers beyond 64 bits are exact
+        name = name_of(function)
+        return (column_of(None, how), name) if is_named(how) else name
     module = getattr(function, "__module__", None)
     if not callable(function) or module in {"builtins", "numpy"}:
         return how

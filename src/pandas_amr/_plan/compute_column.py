@@ -16,6 +16,7 @@ from pandas_amr._types.violations import LARGEST_EXACT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PRODUCTS = frozenset({"prod", "product"})  # pandas has two names for it
 EXACT_DIGITS = 76  # of decimals, as many as Arrow's widest have
 COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
 ARROW_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -84,7 +85,7 @@ def overflows(column: pd.Series, function: object) -> bool:
         return _overflows_decimal(column, kind, function)
     if function == "sum" and _is_in_nanoseconds(column):
         return bool(column.astype("timedelta64[us]").abs().sum() > pd.Timedelta.max)
-    if function not in {"sum", "prod"} or not _is_whole(column):
+    if function not in {"sum", *PRODUCTS} or not _is_whole(column):
         return False
     bits = 64 if column.dtype.kind == "u" else 63
     if function == "sum":
@@ -97,7 +98,7 @@ def _overflows_decimal(
 ) -> bool:
     """Whether Arrow's sum, product or mean may have more digits than its widest type of a kind."""
     most = EXACT_DIGITS if kind.bit_width > 128 else 38
-    if function == "prod":  # each step holds the places of both its factors
+    if function in PRODUCTS:  # each step holds the places of both its factors
         return bool(_digits_of_product(column) + 2 * kind.scale >= most)
     if function not in {"sum", "mean"}:
         return False
@@ -117,7 +118,7 @@ def _aggregate_exactly(values: pd.Series, function: str) -> Any:
         return sum(wholes) if function == "sum" else math.prod(wholes)
     with decimal.localcontext(prec=EXACT_DIGITS, Emax=decimal.MAX_EMAX):
         decimals = values.tolist()
-        if function == "prod":
+        if function in PRODUCTS:
             return math.prod(decimals)
         total = sum(decimals)
         return total / len(decimals) if function == "mean" else total

@@ -15,6 +15,7 @@ import pandas as pd
 
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._plan.aggregations import (
+    PURE_PACKAGES,
     SHARE,
     Aggregation,
     as_list,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan.plan import Ranking
 
 PARTS = 7  # how many beginnings of the rows an output is tried on
-PURE_PACKAGES = frozenset({"builtins", "numpy", "pandas"})  # their functions may be tried
+ONE_GROUP = "amr_group"
 ARGUMENTS = {
     "min": "values that have an order",
     "max": "values that have an order",
@@ -216,7 +217,7 @@ class FeasibilityCheck:
             return True
         if self._usable_by is None:
             return False
-        return _raises(aggregate, self.table, aggregations, _as_one_group(self.table))
+        return _raises(_aggregate_one_group, self.table, aggregations)
 
     def _fails_on_parts(self, label: object, aggregations: Aggregations) -> bool:
         """Whether a function cannot take only missing values, no missing value, one row, or no row.
@@ -356,7 +357,18 @@ def _may_all_be_tried(hows: Iterable[Any]) -> bool:
 
 
 def _as_one_group(table: pd.DataFrame) -> By:
-    return By(pd.Series(0, index=table.index, name="group"))
+    return By(pd.Series(0, index=table.index, name=ONE_GROUP))
+
+
+def _aggregate_one_group(table: pd.DataFrame, aggregations: Aggregations) -> None:
+    """Aggregate all rows as one group.
+
+    Raises:
+        ValueError: it gives rows of the group, as ``cumsum`` and ``head`` do, and not one value.
+    """
+    value = aggregate(table, aggregations, _as_one_group(table))
+    if len(value) > 1 or value.index.names != [ONE_GROUP]:
+        raise ValueError("not one row per group")
 
 
 def _without_warnings(function: Callable[..., Any], *arguments: Any) -> Any:

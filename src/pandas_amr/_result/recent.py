@@ -135,7 +135,12 @@ def filtered_positions(result: Result) -> NDArray[np.int64]:
 def filtered_rows(result: Result) -> pd.DataFrame:
     """Return the rows that a filter keeps."""
     frame = remember_result(result)
-    rows = frame.drop(columns=KEEP).iloc[filtered_positions(result)]
+    is_shown = ~frame.columns.get_level_values(0).isin([KEEP])  # drop() warns of unsorted levels
+    rows = frame.loc[:, is_shown].iloc[filtered_positions(result)]
+    assert result.origin is not None
+    labels = result.origin.job.frame.columns
+    if len(labels) == len(rows.columns):  # without columns of the status
+        rows.columns = labels  # numbers or dates; beside the name of a finding they were objects
     rows.attrs = dict(frame.attrs)
     return rows
 

@@ -159,7 +159,7 @@ def is_json_text(kind: object) -> bool:
     kind, _ = without_none(kind)
     if get_origin(kind) is dict:
         return get_args(kind)[1] is Any
-    return kind is Any or kind is dict or kind is list
+    return kind is Any or kind is dict
 
 
 def _choice_type(choices: Sequence[Any]) -> pa.DataType:
@@ -170,9 +170,17 @@ def _choice_type(choices: Sequence[Any]) -> pa.DataType:
     check_distinct(choices, "Literal or Enum")
     if is_mixed(choices):
         return pa.string()
+    kind = arrow_type(type(choices[0]))
     if any(isinstance(choice, float) for choice in choices):
-        return pa.float64()
-    return arrow_type(type(choices[0]))
+        kind = pa.float64()
+    try:
+        pa.array(choices, kind)
+    except (OverflowError, pa.ArrowInvalid):
+        raise UsageError(
+            f"No column can hold the choices {list(choices)!r}: whole numbers have 64 bits, and "
+            "beside fractions 53. Make all of them texts."
+        ) from None
+    return kind
 
 
 def is_mixed(choices: Sequence[Any]) -> bool:

@@ -225,7 +225,7 @@ def json_value(value: object, kind: object, *, former: bool = False) -> Any:
     if object_fields(kind) is not None:
         return _object_form(value, kind, former=former)
     if get_origin(kind) in LIST_TYPES and isinstance(value, list):
-        inner = (get_args(kind) or (Any,))[0]
+        inner = get_args(kind)[0]
         return [json_value(item, inner, former=former) for item in value]
     if get_origin(kind) is dict and isinstance(value, list):
         return _map_form(value, get_args(kind)[1], former=former)

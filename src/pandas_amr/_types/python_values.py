@@ -104,6 +104,8 @@ def find_choice(value: object, kind: object) -> Any:
 
 def _items(values: list[Any], kinds: tuple[Any, ...]) -> list[Any]:
     """Convert the items of a list, a set or a tuple; those of a tuple have a type each."""
+    if not kinds:  # as written; it stands for list[Any]
+        kinds = (Any,)
     if len(kinds) == 1 or kinds[1] is ...:
         return [python_value(value, kinds[0]) for value in values]
     return [python_value(value, kind) for value, kind in zip(values, kinds, strict=True)]

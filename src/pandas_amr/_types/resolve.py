@@ -78,7 +78,7 @@ def _parts_of(kind: object) -> tuple[Any, ...]:
 def resolve_type(kind: object) -> Any:
     """Resolve a type at every depth: no ``Annotated``, ``NewType`` or alias is left.
 
-    A union of several ``Literal`` becomes one ``Literal``.
+    A union of several ``Literal`` becomes one ``Literal``, and ``list`` becomes ``list[Any]``.
 
     Example:
         >>> resolve_type(typing.NewType("UserId", int))
@@ -91,20 +91,27 @@ def resolve_type(kind: object) -> Any:
     kind = without_alias(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is not None and not inner:  # typing.List, typing.Hashable: without arguments
-        return _ALIASES.get(origin, origin)
+        return resolve_type(origin)
     if origin is Annotated or origin in KEY_WRAPPERS:
         return resolve_type(inner[0])
     if isinstance(kind, type) and origin is None and issubclass(kind, RootModel):
         return resolve_type(kind.model_fields["root"].annotation)
     if origin is None or origin is Literal:
-        is_hashable = isinstance(kind, collections.abc.Hashable)
-        if is_hashable:
-            return _ALIASES.get(kind, kind)
-        return kind
+        return _resolve_single(kind)
     parts = _resolve_parts(inner)
     if origin in UNIONS:
         return _make_union(parts)
     return _ALIASES.get(origin, origin)[parts]
+
+
+def _resolve_single(kind: Any) -> Any:
+    """Resolve a type without arguments."""
+    if not isinstance(kind, collections.abc.Hashable):
+        return kind
+    resolved: Any = _ALIASES.get(kind, kind)
+    if resolved is list:  # JSON schemas do not tell the two apart: a plan's JSON gives list[Any]
+        return list[Any]
+    return resolved
 
 
 def _resolve_parts(parts: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
-from pydantic import BaseModel, RootModel, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, RootModel, TypeAdapter
 
 from pandas_amr._types.arrow import ARROW_SCALARS, LIST_TYPES, field_types, is_mixed
 from pandas_amr._types.arrow_values import json_fields
@@ -38,6 +38,10 @@ _ACCEPTED: dict[type, Any] = {
     decimal.Decimal: (decimal.Decimal, int),
 }
 
+
+# Types whose values may have a zone, which their columns do not hold.
+_WITHOUT_ZONE = frozenset({dt.datetime, dt.time})
+_EXACT = ARROW_SCALARS - _WITHOUT_ZONE
 
 # Of pydantic's core schemas: those whose values are single ones of JSON.
 _FLAT_CORES = frozenset({"str", "int", "float", "bool", "literal", "none"})
@@ -175,7 +179,7 @@ def _describe_field(name: str, kind: Any) -> _FieldType:
     exact: set[type] = set()
     if takes_none:
         exact.add(type(None))
-    if isinstance(own, type) and own in ARROW_SCALARS:
+    if isinstance(own, type) and own in _EXACT:
         exact.add(own)
     choices = choices_of(own) or ()
     if isinstance(own, enum.EnumMeta):
@@ -194,7 +198,7 @@ def is_mistyped(value: object, kind: object) -> bool:
         >>> is_mistyped(None, int | None)
         False
     """
-    if type(value) is kind and kind in ARROW_SCALARS:  # the common case first
+    if type(value) is kind and kind in _EXACT:  # the common case first
         return False
     if isinstance(value, RootModel):
         return is_mistyped(value.root, kind)
@@ -203,6 +207,8 @@ def is_mistyped(value: object, kind: object) -> bool:
         return not (optional or _takes_none(own))
     if isinstance(own, type) and own in ARROW_SCALARS:
         return not _is_scalar(value, own)
+    if own is AwareDatetime:
+        return not isinstance(value, dt.datetime) or value.tzinfo is None
     choices = choices_of(own)
     if choices is not None:
         return not _is_choice(plain_choice(value), choices)
@@ -282,6 +288,8 @@ def _is_scalar(value: object, kind: type) -> bool:
         return kind is bool and isinstance(value, bool | np.bool_)
     if kind is dt.date:
         return isinstance(value, dt.date) and not isinstance(value, dt.datetime)
+    if kind in _WITHOUT_ZONE:
+        return isinstance(value, kind) and getattr(value, "tzinfo", None) is None
     return isinstance(value, _ACCEPTED.get(kind, kind))
 
 

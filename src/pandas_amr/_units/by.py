@@ -313,16 +313,12 @@ def grouped(
     """
     source = frame if source is None else source
     options = by.options
+    groupers = [key for key in by.keys if isinstance(key, pd.Grouper)]
+    if len(by.keys) == 1 and not all(grouper.dropna for grouper in groupers):
+        options["dropna"] = False  # pandas asks a Grouper that stands alone
     if observed is not None:
         options["observed"] = observed
-    dates: dict[Any, pd.Series] = {}
-    for key in by.keys:
-        if isinstance(key, pd.Grouper) and key.key is not None:
-            dates[key.key] = _as_dates(column(source, key.key))
-    if dates:
-        frame = frame.copy(deep=False)
-        for label, values in dates.items():
-            frame[label] = values
+    frame = _add_grouper_columns(frame, groupers, source)
     keys: list[Any] = []
     for key in make_grouping_keys(source, by):
         if isinstance(key, pd.Grouper):
@@ -332,6 +328,25 @@ def grouped(
     return frame.groupby(keys, **options)
 
 
+def _add_grouper_columns(
+    frame: pd.DataFrame, groupers: Iterable[Any], source: pd.DataFrame
+) -> pd.DataFrame:
+    """Add the columns that Groupers name, with dates that a ``freq`` takes."""
+    columns: dict[Any, pd.Series] = {}
+    for grouper in groupers:
+        if grouper.key is None:
+            continue
+        values = column(source, grouper.key)
+        has_frequency = getattr(grouper, "freq", None) is not None
+        columns[grouper.key] = _as_dates(values) if has_frequency else values
+    if not columns:
+        return frame
+    frame = frame.copy(deep=False)
+    for label, values in columns.items():
+        frame[label] = values
+    return frame
+
+
 def _as_dates(values: pd.Series) -> pd.Series:
     """Convert dates and times of Arrow to numpy's, which a Grouper's ``freq`` needs."""
     kind = getattr(values.dtype, "pyarrow_dtype", None)
@@ -339,10 +354,11 @@ def _as_dates(values: pd.Series) -> pd.Series:
         return values
     if not pa.types.is_date(kind) and not pa.types.is_timestamp(kind):
         return values
-    zone = f", {kind.tz}" if getattr(kind, "tz", None) else ""
+    zone = getattr(kind, "tz", None)
     moments = values.astype(object).where(values.notna(), None)
-    converted: Any = pd.to_datetime(moments)
-    return cast("pd.Series", converted.astype(f"datetime64[us{zone}]"))
+    converted: Any = pd.to_datetime(moments, utc=zone is not None)
+    dtype = f"datetime64[us, {zone}]" if zone is not None else "datetime64[us]"
+    return cast("pd.Series", converted.astype(dtype))
 
 
 def group_numbers(frame: pd.DataFrame, by: By) -> tuple[pd.Index, IntArray]:
