@@ -245,6 +245,7 @@ def delta(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
 
 
 USAGE_EVENT = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+LINE_ENDS = "\u2028\u2029\x85"  # JSON has them as they are
 STREAMS = {
     "as documented": lambda text: stream(
         delta(role="assistant", content=""),
@@ -261,6 +262,14 @@ STREAMS = {
     "lines of other fields": lambda text: http(
         f": waiting\r\n\r\nevent: message\r\nid: 1\r\ndata:{json.dumps(delta('stop', content=text))}\r\n\r\n"
         f"data:{json.dumps(USAGE_EVENT)}\r\n\r\n".encode()
+    ),
+    "other ends of lines within texts": lambda text: http(
+        b"\xef\xbb\xbf"
+        + f"data: {json.dumps(delta(reasoning_content=LINE_ENDS), ensure_ascii=False)}\n\n".encode()
+        + f"data: {json.dumps(delta('stop', content=text))}\n\ndata: {json.dumps(USAGE_EVENT)}\n\n".encode()
+    ),
+    "an error behind it": lambda text: stream(
+        delta("stop", content=text), {"error": {"message": "no more is known"}}, USAGE_EVENT
     ),
 }
 
@@ -992,9 +1001,10 @@ def test_what_names_a_model_and_means_the_request_is_no_configuration(said):
     assert len(result.failures) == 1
 
 
-def test_a_gateway_that_has_nobody_behind_it_is_asked_again():
+@pytest.mark.parametrize(("status", "said"), [(404, "no healthy upstream"), (400, "The model is currently overloaded")])
+def test_a_gateway_that_has_nobody_behind_it_is_asked_again(status, said):
     def provider(request):
-        return Status(404, "no healthy upstream") if request.number == 0 else findings(request, number)
+        return Status(status, said) if request.number == 0 else findings(request, number)
 
     with ScriptedServer(provider) as server:
         result = mapped(frame_of(1), server.lm())

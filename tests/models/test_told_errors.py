@@ -143,6 +143,32 @@ def test_a_busy_server_that_says_so_as_a_success_is_waited_for(error):
     assert requests == 7
 
 
+NOT_NOW = {
+    "a model": {"message": "The model is currently not available, try again"},
+    "a model that is loaded": {"message": "Failed to load model"},
+    "a provider": {"message": "Error contacting provider"},
+    "a time-out": {"message": "Timeout waiting for model"},
+    "a deployment": {"message": "The deployment is restarting, not ready"},
+    "the server's code": {"message": "invalid credentials for the cache", "type": "server_error"},
+    "a word of filters": {"message": "sensitive data store failed"},
+    "a word of limits": {"message": "could not read the rate limit table"},
+}
+
+
+@pytest.mark.parametrize("error", NOT_NOW.values(), ids=NOT_NOW.keys())
+def test_an_error_that_may_pass_is_not_taken_for_the_configuration_s_or_the_row_s(error):
+    failed = [http({"error": error})]
+    result, requests = ask(lambda asked: failed.pop() if failed else answered(asked))
+    assert result.frame["n"].tolist() == [0, 1, 2, 3]
+    assert requests == 3
+
+
+def test_a_code_counts_before_the_words():
+    error = {"message": "Incorrect. A right one may send 60 requests per minute", "code": "invalid_api_key"}
+    with pytest.raises(amr.errors.ModelConfigError, match="Check the key"):
+        ask(lambda asked: http({"error": error}))
+
+
 def test_a_row_that_is_filtered_as_a_success_fails_after_one_request():
     def answer(asked: Asked) -> bytes:
         return http({"error": {"message": "input new_sensitive"}}) if rows_of(asked) == [1] else answered(asked)
@@ -256,6 +282,12 @@ PASSING = [
     "Internal error: unexpected end of stream",
     "upstream failure: cannot allocate a tensor",
     "Unknown error in function 'decode'",
+    "Internal server error: tools service is not allowed to be reached",
+    "schema migration of the cache failed: column not supported",
+    "Internal error: schema cache unsupported version, please retry",
+    "Failed to parse JSON schema response from upstream worker",
+    "the engine does not support more sequences at once; its max_tokens are in use",
+    "CUDA error: operation not supported on seed stream",
 ]
 
 

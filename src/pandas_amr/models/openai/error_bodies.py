@@ -18,6 +18,7 @@ Value = TypeVar("Value")
 DEEPEST = 8  # levels of errors within errors: gateways wrap what they get
 MOST_PARTS = 200
 MOST_CHARACTERS = 20_000
+MOST_OF_PAGE = 4_000  # of which tags are removed: some texts take as long as the square of this
 MESSAGES = frozenset(
     {
         *("message", "msg", "detail", "error_message", "error_description", "errormessage", "raw"),
@@ -28,7 +29,7 @@ CODES = frozenset({"code", "type", "status", "error_code", "error_type", "reason
 STATUSES = frozenset({"code", "status", "status_code"})
 TAGS = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 HTML = re.compile(r"<(?:!doctype|html|head|body|title|h1|center)\b", re.IGNORECASE)
-TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+TITLE = re.compile(r"<title[^<>]*>([^<]*)</title>", re.IGNORECASE)
 WRAPS = MESSAGES | {"error", "errors"}  # one of them is in each error that is JSON
 
 _UNITS = {
@@ -234,4 +235,4 @@ def _remove_tags(text: str) -> str:
     title = TITLE.search(text)
     if title is not None:
         return title.group(1).strip()
-    return TAGS.sub(" ", text).strip()
+    return TAGS.sub(" ", text[:MOST_OF_PAGE]).strip()
