@@ -29,7 +29,7 @@ from pandas_amr.models.openai.advice import (
 )
 from pandas_amr.models.openai.connections import LARGEST_BODY, BodyTooLarge
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
-from pandas_amr.models.openai.headers import limits_of, retry_after_of
+from pandas_amr.models.openai.headers import limits_of, reset_of, retry_after_of
 from pandas_amr.models.openai.scrub import remove_secrets
 from pandas_amr.models.openai.settings import OF_THE_SERVER, refuses_form
 from pandas_amr.models.openai.too_long import PARTS, is_too_long
@@ -465,6 +465,8 @@ def _temporary_error(
     wait_s = retry_after_of(headers)
     if wait_s is None:
         wait_s = body.retry_after_s
+    if wait_s is None and status == 429:
+        wait_s = reset_of(headers)
     is_overloaded = status >= 500 and OVERLOADED.search(body.message) is not None
     failure = ModelUnavailable(
         message,
