@@ -13,7 +13,7 @@ import pytest
 import pandas_amr as amr
 from moments import move_on, until
 from numbered import provider, rows
-from pandas_amr.testing import ScriptedServer, Status
+from pandas_amr.testing import Drop, Raw, ScriptedServer, Status
 from wire import Asked, Play
 
 TOO_LONG = "This model's maximum context length is 4096 tokens, however you requested 5000 tokens."
@@ -387,3 +387,50 @@ def test_a_row_that_a_server_falls_over_fails_alone(parallelism):
         result = rows(8).amr.map_reduce(map="Which?", finding={"n": int}, reduce={"n": "count"}, lm=lm, plan=plan)
     assert result.failures["position"].tolist() == [5]
     assert len(server.requests) == 9
+
+
+# A server that fails at everything after it has answered
+
+FAILS = {
+    "500": Status(500, "oops"),
+    "504": Status(504, "Gateway Time-out"),
+    "reset": Drop(),
+    "no JSON": Raw(body="{"),
+    "a success": Raw(body='{"error": "oops"}'),
+}
+
+
+def mapped(script: Callable[[Any], Any], *, count: int, **options: Any) -> tuple[amr.Result, int]:
+    with ScriptedServer(script) as server:
+        result = rows(count).amr.map_reduce(
+            map="Which?",
+            finding={"n": int},
+            reduce={"n": "count"},
+            lm=server.lm(max_tries=2, max_parallelism=4, **options),
+            plan={"shard_size": 1},
+        )
+        return result, len(server.requests)
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("fails", FAILS.values(), ids=FAILS.keys())
+def test_a_server_that_fails_at_everything_after_answers_ends_the_run_with_what_was_found(fails, monkeypatch):
+    monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.001)
+    result, requests = mapped(lambda r: provider(r) if r.number < 5 else fails, count=300)
+    assert result.frame["n"].notna().sum() == 5
+    assert "The last 50 requests failed, each in all its tries" in result.stopped
+    assert requests <= 5 + 2 * (50 + 4)
+    assert len(result.failures) < 50 + 4  # all others are asked when the run is called again
+
+
+def test_rows_that_a_server_fails_at_are_their_own_as_long_as_it_answers_others(monkeypatch):
+    monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.001)
+
+    def script(request: Any) -> Any:
+        number = int(request.units[0]["text"].split()[1])
+        return provider(request) if number % 40 == 0 else Status(500, "oops")
+
+    result, requests = mapped(script, count=200)
+    assert result.stopped is None
+    assert result.frame["n"].dropna().tolist() == [0, 40, 80, 120, 160]
+    assert requests == 5 + 2 * 195
