@@ -156,6 +156,24 @@ TOO_LARGE = {
 }
 
 
+NOT_UTF_8 = {
+    "as its headers say": ("caf\xe9", "iso-8859-1", "; charset=ISO-8859-1", "caf\xe9"),
+    "nobody says what": ("caf\xe9", "latin-1", "", "caf\ufffd"),
+    "a charset that is none": ("caf\xe9", "latin-1", "; charset=rot13", "caf\ufffd"),
+}
+
+
+@pytest.mark.parametrize(("said", "encoding", "charset", "read"), NOT_UTF_8.values(), ids=NOT_UTF_8.keys())
+def test_a_byte_that_is_no_utf_8_does_not_make_an_answer_useless(said, encoding, charset, read):
+    content = json.dumps({"findings": [{"unit": 0, "place": said}]}, ensure_ascii=False)
+    body = json.dumps({"choices": [{"message": {"content": content}}]}, ensure_ascii=False).encode(encoding)
+    headers = f"Content-Type: application/json{charset}\r\n".encode()
+    with RawServer(lambda row, times: http(body, headers=headers)) as server:
+        found = frame_of(1).amr.map("Where?", finding={"place": str}, lm=server.lm())
+    assert found["place"].tolist() == [read]
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("large", TOO_LARGE.values(), ids=TOO_LARGE.keys())
 def test_a_body_that_is_larger_than_any_answer_is_not_read(large):
     with RawServer(lambda row, times: http(good(row)) if row else large) as server:
@@ -296,6 +314,25 @@ def test_a_stream_that_is_broken_is_asked_again(broken):
         result = mapped(frame_of(2), server.lm(), plan=ONE_BY_ONE)
     assert result.frame["n"].tolist() == [0, 1]
     assert (result.total.tries, len(server.asked)) == (3, 3)
+
+
+def test_half_of_a_character_in_the_name_of_a_call_is_not_sent_back():
+    @amr.tool
+    def look(at: str) -> str:
+        """Look."""
+        return "seen"
+
+    call = {"id": "c\ud800", "type": "function", "function": {"name": "look", "arguments": '{"at": "x"}'}}
+
+    def answer(row: int, times: int) -> bytes:
+        if times > 1:
+            return http(good(row))
+        return http(json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]}).encode())
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(1), server.lm(), tools=[look])
+    assert result.frame["n"].tolist() == [0]
+    assert len(server.asked) == 2
 
 
 def test_calls_in_a_stream_are_put_together():
