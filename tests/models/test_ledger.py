@@ -218,6 +218,13 @@ CACHED = {
         "cache_read_input_tokens": 80,
         "cache_creation_input_tokens": 5,
     },
+    "the Responses API": {"input_tokens": 100, "output_tokens": 10, "input_tokens_details": {"cached_tokens": 80}},
+    "a gateway, under both names": {
+        "prompt_tokens": 0,
+        "completion_tokens": 10,
+        "input_tokens": 100,
+        "prompt_tokens_details": {"cached_tokens": 80},
+    },
 }
 
 
@@ -233,10 +240,14 @@ def test_cached_tokens_are_counted_wherever_a_server_tells_them(usage):
 COSTS = {
     "OpenRouter": ({"cost": 0.00123}, 0.00123),
     "Perplexity": ({"cost": {"input_tokens_cost": 0.001, "total_cost": 0.006}}, 0.006),
+    "xAI": ({"cost_in_usd_ticks": 318_319_000}, 0.0318319),
     "the fee for a key of the user's own": ({"cost": 0.0001, "is_byok": True}, None),
     "nothing": ({"cost": 0}, None),
     "less than nothing": ({"cost": -1.5}, None),
     "no number": ({"cost": "NaN"}, None),
+    "no truth": ({"cost": True}, None),
+    "more than anything costs": ({"cost": 10**400}, None),
+    "endless": ({"cost_in_usd_ticks": float("inf")}, None),
 }
 
 

@@ -156,6 +156,24 @@ TOO_LARGE = {
 }
 
 
+NOT_UTF_8 = {
+    "as its headers say": ("caf\xe9", "iso-8859-1", "; charset=ISO-8859-1", "caf\xe9"),
+    "nobody says what": ("caf\xe9", "latin-1", "", "caf\ufffd"),
+    "a charset that is none": ("caf\xe9", "latin-1", "; charset=rot13", "caf\ufffd"),
+}
+
+
+@pytest.mark.parametrize(("said", "encoding", "charset", "read"), NOT_UTF_8.values(), ids=NOT_UTF_8.keys())
+def test_a_byte_that_is_no_utf_8_does_not_make_an_answer_useless(said, encoding, charset, read):
+    content = json.dumps({"findings": [{"unit": 0, "place": said}]}, ensure_ascii=False)
+    body = json.dumps({"choices": [{"message": {"content": content}}]}, ensure_ascii=False).encode(encoding)
+    headers = f"Content-Type: application/json{charset}\r\n".encode()
+    with RawServer(lambda row, times: http(body, headers=headers)) as server:
+        found = frame_of(1).amr.map("Where?", finding={"place": str}, lm=server.lm())
+    assert found["place"].tolist() == [read]
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("large", TOO_LARGE.values(), ids=TOO_LARGE.keys())
 def test_a_body_that_is_larger_than_any_answer_is_not_read(large):
     with RawServer(lambda row, times: http(good(row)) if row else large) as server:
@@ -245,6 +263,7 @@ def delta(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
 
 
 USAGE_EVENT = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+LINE_ENDS = "\u2028\u2029\x85"  # JSON has them as they are
 STREAMS = {
     "as documented": lambda text: stream(
         delta(role="assistant", content=""),
@@ -261,6 +280,14 @@ STREAMS = {
     "lines of other fields": lambda text: http(
         f": waiting\r\n\r\nevent: message\r\nid: 1\r\ndata:{json.dumps(delta('stop', content=text))}\r\n\r\n"
         f"data:{json.dumps(USAGE_EVENT)}\r\n\r\n".encode()
+    ),
+    "other ends of lines within texts": lambda text: http(
+        b"\xef\xbb\xbf"
+        + f"data: {json.dumps(delta(reasoning_content=LINE_ENDS), ensure_ascii=False)}\n\n".encode()
+        + f"data: {json.dumps(delta('stop', content=text))}\n\ndata: {json.dumps(USAGE_EVENT)}\n\n".encode()
+    ),
+    "an error behind it": lambda text: stream(
+        delta("stop", content=text), {"error": {"message": "no more is known"}}, USAGE_EVENT
     ),
 }
 
@@ -287,6 +314,25 @@ def test_a_stream_that_is_broken_is_asked_again(broken):
         result = mapped(frame_of(2), server.lm(), plan=ONE_BY_ONE)
     assert result.frame["n"].tolist() == [0, 1]
     assert (result.total.tries, len(server.asked)) == (3, 3)
+
+
+def test_half_of_a_character_in_the_name_of_a_call_is_not_sent_back():
+    @amr.tool
+    def look(at: str) -> str:
+        """Look."""
+        return "seen"
+
+    call = {"id": "c\ud800", "type": "function", "function": {"name": "look", "arguments": '{"at": "x"}'}}
+
+    def answer(row: int, times: int) -> bytes:
+        if times > 1:
+            return http(good(row))
+        return http(json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]}).encode())
+
+    with RawServer(answer) as server:
+        result = mapped(frame_of(1), server.lm(), tools=[look])
+    assert result.frame["n"].tolist() == [0]
+    assert len(server.asked) == 2
 
 
 def test_calls_in_a_stream_are_put_together():
@@ -992,9 +1038,10 @@ def test_what_names_a_model_and_means_the_request_is_no_configuration(said):
     assert len(result.failures) == 1
 
 
-def test_a_gateway_that_has_nobody_behind_it_is_asked_again():
+@pytest.mark.parametrize(("status", "said"), [(404, "no healthy upstream"), (400, "The model is currently overloaded")])
+def test_a_gateway_that_has_nobody_behind_it_is_asked_again(status, said):
     def provider(request):
-        return Status(404, "no healthy upstream") if request.number == 0 else findings(request, number)
+        return Status(status, said) if request.number == 0 else findings(request, number)
 
     with ScriptedServer(provider) as server:
         result = mapped(frame_of(1), server.lm())

@@ -368,6 +368,27 @@ def test_hedging_takes_the_first_answer_and_counts_both():
     assert result.total.tries == len(server.requests) == 103
 
 
+def test_a_request_that_was_sent_before_it_was_known_what_is_slow_is_hedged_too():
+    """The first request for row 3 is never answered; those that show how slow that is come after it."""
+    slow = {3}
+
+    async def answer(request):
+        row = number(request.units[0])["n"]
+        if row in slow:
+            slow.remove(row)
+            await never(request)
+        elif row <= 20 and row != 3:  # twenty rows: as many as must be known
+            move_on(SLOWEST_S)
+        return provider(request)
+
+    with ScriptedServer(answer) as server:
+        result = frame(40).amr.map_reduce(
+            **ONE_BY_ONE, max_parallelism=2, lm=server.lm(hedge=True, timeout_s=SLOWEST_S * 100)
+        )
+    assert result.output["n"] == sum(range(40))
+    assert (result.total.calls, result.total.tries, len(server.requests)) == (40, 41, 41)
+
+
 def test_hedged_requests_that_both_fail_are_both_counted():
     """Row 40's first two requests are never answered and time out; the third is."""
     asked = []

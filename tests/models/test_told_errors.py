@@ -13,7 +13,7 @@ import pytest
 import pandas_amr as amr
 from moments import move_on, until
 from numbered import provider, rows
-from pandas_amr.testing import ScriptedServer, Status
+from pandas_amr.testing import Drop, Raw, ScriptedServer, Status
 from wire import Asked, Play
 
 TOO_LONG = "This model's maximum context length is 4096 tokens, however you requested 5000 tokens."
@@ -143,6 +143,32 @@ def test_a_busy_server_that_says_so_as_a_success_is_waited_for(error):
     assert requests == 7
 
 
+NOT_NOW = {
+    "a model": {"message": "The model is currently not available, try again"},
+    "a model that is loaded": {"message": "Failed to load model"},
+    "a provider": {"message": "Error contacting provider"},
+    "a time-out": {"message": "Timeout waiting for model"},
+    "a deployment": {"message": "The deployment is restarting, not ready"},
+    "the server's code": {"message": "invalid credentials for the cache", "type": "server_error"},
+    "a word of filters": {"message": "sensitive data store failed"},
+    "a word of limits": {"message": "could not read the rate limit table"},
+}
+
+
+@pytest.mark.parametrize("error", NOT_NOW.values(), ids=NOT_NOW.keys())
+def test_an_error_that_may_pass_is_not_taken_for_the_configuration_s_or_the_row_s(error):
+    failed = [http({"error": error})]
+    result, requests = ask(lambda asked: failed.pop() if failed else answered(asked))
+    assert result.frame["n"].tolist() == [0, 1, 2, 3]
+    assert requests == 3
+
+
+def test_a_code_counts_before_the_words():
+    error = {"message": "Incorrect. A right one may send 60 requests per minute", "code": "invalid_api_key"}
+    with pytest.raises(amr.errors.ModelConfigError, match="Check the key"):
+        ask(lambda asked: http({"error": error}))
+
+
 def test_a_row_that_is_filtered_as_a_success_fails_after_one_request():
     def answer(asked: Asked) -> bytes:
         return http({"error": {"message": "input new_sensitive"}}) if rows_of(asked) == [1] else answered(asked)
@@ -256,6 +282,12 @@ PASSING = [
     "Internal error: unexpected end of stream",
     "upstream failure: cannot allocate a tensor",
     "Unknown error in function 'decode'",
+    "Internal server error: tools service is not allowed to be reached",
+    "schema migration of the cache failed: column not supported",
+    "Internal error: schema cache unsupported version, please retry",
+    "Failed to parse JSON schema response from upstream worker",
+    "the engine does not support more sequences at once; its max_tokens are in use",
+    "CUDA error: operation not supported on seed stream",
 ]
 
 
@@ -355,3 +387,50 @@ def test_a_row_that_a_server_falls_over_fails_alone(parallelism):
         result = rows(8).amr.map_reduce(map="Which?", finding={"n": int}, reduce={"n": "count"}, lm=lm, plan=plan)
     assert result.failures["position"].tolist() == [5]
     assert len(server.requests) == 9
+
+
+# A server that fails at everything after it has answered
+
+FAILS = {
+    "500": Status(500, "oops"),
+    "504": Status(504, "Gateway Time-out"),
+    "reset": Drop(),
+    "no JSON": Raw(body="{"),
+    "a success": Raw(body='{"error": "oops"}'),
+}
+
+
+def mapped(script: Callable[[Any], Any], *, count: int, **options: Any) -> tuple[amr.Result, int]:
+    with ScriptedServer(script) as server:
+        result = rows(count).amr.map_reduce(
+            map="Which?",
+            finding={"n": int},
+            reduce={"n": "count"},
+            lm=server.lm(max_tries=2, max_parallelism=4, **options),
+            plan={"shard_size": 1},
+        )
+        return result, len(server.requests)
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("fails", FAILS.values(), ids=FAILS.keys())
+def test_a_server_that_fails_at_everything_after_answers_ends_the_run_with_what_was_found(fails, monkeypatch):
+    monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.001)
+    result, requests = mapped(lambda r: provider(r) if r.number < 5 else fails, count=300)
+    assert result.frame["n"].notna().sum() == 5
+    assert "The last 50 requests failed, each in all its tries" in result.stopped
+    assert requests <= 5 + 2 * (50 + 4)
+    assert len(result.failures) < 50 + 4  # all others are asked when the run is called again
+
+
+def test_rows_that_a_server_fails_at_are_their_own_as_long_as_it_answers_others(monkeypatch):
+    monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.001)
+
+    def script(request: Any) -> Any:
+        number = int(request.units[0]["text"].split()[1])
+        return provider(request) if number % 40 == 0 else Status(500, "oops")
+
+    result, requests = mapped(script, count=200)
+    assert result.stopped is None
+    assert result.frame["n"].dropna().tolist() == [0, 40, 80, 120, 160]
+    assert requests == 5 + 2 * 195

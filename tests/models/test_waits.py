@@ -30,7 +30,7 @@ from pandas_amr.models.base import Message, RateLimits, Reply, Request
 from pandas_amr.models.first_requests import note_sent
 from pandas_amr.models.openai.error_bodies import delay_in, read_error_body
 from pandas_amr.models.openai.failures import Failures
-from pandas_amr.models.openai.headers import limits_of, retry_after_of, seconds_of
+from pandas_amr.models.openai.headers import limits_of, reset_of, retry_after_of, seconds_of
 from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.pace import LONGEST_PACE_S
 from pandas_amr.models.throttle.patience import measure_wait
@@ -125,11 +125,48 @@ NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
         ({"retry-after": "Wed, 99 Oct 2026 07:27:00 GMT", "date": NOW}, None),
         *(({"retry-after": text}, None) for text in ("-5", "nan", "inf", "-inf", "", "soon", "1.2.3", "1e999", "0x10")),
         ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "1, 1"}, 1),  # it came twice
+        ({"retry-after": "2, soon, 30"}, 30),
+        ({"retry-after": "1 second"}, 1),
+        ({"retry-after": "2 minutes and 5 Seconds"}, 125),
+        ({"x-ratelimit-reset": "60"}, None),  # it does not ask for that
         ({}, None),
     ],
 )
 def test_what_a_server_asks_to_wait_is_read_from_its_headers(headers, seconds):
     assert retry_after_of(headers) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"ratelimit-reset": "30"}, 30),
+        ({"ratelimit-reset": "30, 30", "ratelimit-remaining": "0"}, 30),
+        ({"x-ratelimit-reset": "Wed, 21 Oct 2026 07:29:30 GMT", "date": NOW}, 90),
+        ({"x-ratelimit-reset": "1000000000"}, None),  # past
+        ({"x-rate-limit-reset": "12s"}, 12),
+        ({"x-ratelimit-reset-after": "1.5", "x-ratelimit-reset": "60"}, 1.5),
+        ({"ratelimit": "limit=100, remaining=0, reset=30"}, 30),
+        ({"ratelimit": "limit=100;w=60, remaining=0, reset=30"}, 30),
+        ({"ratelimit": '"default";r=0;t=30'}, 30),
+        ({"ratelimit": '"second";r=0;t=1, "day";r=500;t=40000'}, 1),
+        ({"ratelimit": '"default";r=0'}, None),
+        # The limit is not used up: the 429 has another reason.
+        ({"ratelimit-reset": "3000", "ratelimit-remaining": "57"}, None),
+        ({"ratelimit": "limit=100, remaining=57, reset=3000"}, None),
+        ({}, None),
+    ],
+)
+def test_when_a_limit_is_there_again_is_read_from_its_headers(headers, seconds):
+    assert reset_of(headers) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_reset_is_what_a_429_asks_to_wait_and_no_other_failure():
+    told = {"x-ratelimit-reset": "60", "x-ratelimit-remaining": "0"}
+    waits_s = [meaning(status, "Slow down", told).retry_after_s for status in (429, 500, 503)]
+    assert waits_s == [60, None, None]
+    assert meaning(429, "Please try again in 7s", told).retry_after_s == 7
+    assert meaning(429, "Slow down", told | {"retry-after": "3"}).retry_after_s == 3
 
 
 def test_a_date_is_laid_beside_our_clock_where_the_server_tells_no_time():
@@ -301,6 +338,9 @@ TOO_LONG = [
     (413, {"message": "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 8000, please reduce your message size and try again.", "type": "tokens", "code": "rate_limit_exceeded"}),
     (400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": '{"error": {"message": "prompt is too long: 3 tokens > 2 maximum"}}'}}}),
     (400, 'litellm.ContextWindowExceededError: BadRequestError: {"error": {"message": "x", "code": "context_length_exceeded"}}'),
+    *((status, "This model's maximum context length is 4096 tokens. You requested 5000 tokens.") for status in (403, 404, 409, 429)),
+    (404, "No endpoint takes the requested context length: the prompt has 150000 tokens"),
+    (429, "prompt contains 5000 tokens, more than the 4096 that are allowed"),
 ]  # fmt: skip
 NOT_TOO_LONG = [
     (400, "max_tokens is too large: 100000. This model supports at most 4096 completion tokens, whereas you provided 100000."),
@@ -321,6 +361,14 @@ NOT_TOO_LONG = [
     (429, "Too many tokens, please wait before trying again."),
     (408, "request too long"),
     (403, "Input is too long"),
+    (403, "Access denied: the request's tokens must be those of a member"),
+    (403, "The request token must be valid"),
+    (404, "The model `context-window-8k` does not exist"),
+    (409, "Conflict: the conversation is in use"),
+    (429, "Number of request tokens has exceeded your per-minute rate limit. Please reduce the prompt length, or try again later."),
+    (429, "This request would exceed the rate limit for long context requests of 200000 input tokens"),
+    (429, "The input tokens exceed the quota of this project"),
+    (429, {"message": "The input exceeds 4096 tokens", "retry_after": 5}),
 ]  # fmt: skip
 
 
@@ -607,6 +655,10 @@ def headers(limit, left, reset, what="requests"):
         (headers("0", "0", "1s"), None, None),
         (headers("-1", "-1", "0s"), None, None),
         (headers("inf", "5", "1s"), None, None),
+        (headers("1", "0", "0s"), None, None),  # a minute does not bring one back at once
+        (headers("1", "1", "0"), None, None),
+        (headers("20", "3", "0"), None, None),
+        (headers("10000", "9999", "0s"), 10_000, 9999),  # rounded
         (
             {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "49"},
             50,

@@ -479,7 +479,8 @@ class LM(CopiedHere):
         timeout_s: seconds that one request may take, from its connection to the last byte of its
             answer.
         max_tries: how often a request is sent at most if the service fails (5xx, time-outs,
-            malformed bodies).
+            malformed bodies). If a service that has answered fails so at 50 requests in a row, the
+            run ends.
         patience_s: seconds without any answer after which the run ends, if the server is gone, be
             it behind its gateway (502, 503), or says 429. It is also the longest wait that a
             server may ask for. Default: 300; but if a server has never answered in this process,

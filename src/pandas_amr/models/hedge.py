@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.95  # of requests are answered before a second one is sent
 ENOUGH = 20  # latencies, to know how long such a share takes
+LOOK_AGAIN_S = 1.0  # until a request that was sent before it was known is looked at again
 
 
 class Hedged:
@@ -68,7 +69,7 @@ class Hedged:
 
     async def _race(self, request: Request, tasks: list[asyncio.Task[Reply]]) -> Reply:
         """Await the first answer; if the first task is slow, append a second one to ``tasks``."""
-        await asyncio.wait(tasks, timeout=self._hedge_after_s())
+        await self._wait_while_usual(tasks[0])
         if not tasks[0].done():
             with use_scope_of_second_request():
                 tasks.append(asyncio.create_task(self._model.complete(request)))
@@ -79,6 +80,16 @@ class Hedged:
             await asyncio.wait(tasks)
             answered = _without_error(tasks)
         return (answered or ended)[0].result()
+
+    async def _wait_while_usual(self, task: asyncio.Task[Reply]) -> None:
+        """Wait for an answer as long as most take. What that is may be known only meanwhile."""
+        began = CLOCK.now()
+        while not task.done():
+            after_s = self._hedge_after_s()
+            left_s = LOOK_AGAIN_S if after_s is None else began + after_s - CLOCK.now()
+            if left_s <= 0:
+                return
+            await asyncio.wait([task], timeout=left_s)
 
     def _hedge_after_s(self) -> float | None:
         """Give the seconds after which a second request is sent; None while too few are known."""

@@ -12,7 +12,12 @@ from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.answered_servers import patience_s
 from pandas_amr.models.first_requests import let_next_go
-from pandas_amr.models.throttle.patience import end_run, is_sent_again, measure_wait
+from pandas_amr.models.throttle.patience import (
+    end_failing_run,
+    end_run,
+    is_sent_again,
+    measure_wait,
+)
 from pandas_amr.models.waits import first_sentence, run_waits
 
 if TYPE_CHECKING:
@@ -23,6 +28,9 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 UNSERVED_WAIT_S = 10.0  # likewise, for a server that is missing behind its gateway
 MOST_DOUBLINGS = 10  # of the first wait: that is longer than the longest
+# So many requests in a row that used up their tries, and none that was answered, show that a server
+# which had answered fails at all, and not at what these hold.
+MOST_GIVEN_UP = 50
 
 
 class Retrying:
@@ -33,6 +41,7 @@ class Retrying:
     Jitter", 2015). A service that says 429, that asks for a wait while it answers nothing, or that
     is gone, is waited for: the throttle below sets the pace, and only a silence of ``patience_s``,
     or a longer wait, ends it. So is one that has answered and is missing behind its gateway now.
+    One that has answered and then fails at many requests in a row ends the run, too.
     """
 
     def __init__(self, model: Model, *, lm: LM, throttle: Throttle) -> None:
@@ -125,12 +134,20 @@ class _RetryPolicy:
             return False
         self.failures += 1
         if self.failures >= self.lm.max_tries:
-            waited_s = self.throttle.clock() - self.began
-            error.answers_others = self.throttle.silent_s < waited_s
+            self._give_up(error)
             return True
         if error.usage is not None:
             self.spent += replace(error.usage, tries=0)  # `sent` counts them
         return False
+
+    def _give_up(self, error: ModelUnavailable) -> None:
+        """Give the request up, and the run if the server has failed at many others in a row."""
+        throttle = self.throttle
+        error.answers_others = throttle.silent_s < throttle.clock() - self.began
+        throttle.given_up += 1
+        if throttle.has_answered and throttle.given_up >= MOST_GIVEN_UP:
+            throttle.given_up = 0  # the next run has as many
+            end_failing_run(error, MOST_GIVEN_UP)
 
     def _is_out_of_patience(self, error: ModelUnavailable) -> bool:
         """Tell whether the server asks for too long a wait, or has been silent for too long."""

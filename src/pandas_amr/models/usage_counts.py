@@ -21,10 +21,14 @@ OTHER_PROMPT, OTHER_OUTPUT = "input_tokens", "output_tokens"
 BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens")
 # Cached tokens that do not stand among the details: DeepSeek, Moonshot, Anthropic.
 CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
+PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+TICKS_PER_USD = 1e10  # xAI
 ANSWER_PARTS = ("content", "tool_calls")
 WRITTEN_PARTS = ("content", "refusal", "reasoning_content", "tool_calls")
 # Ten times the largest context window there is. Above it, one answer would set all later estimates.
 MOST_TOKENS = 100_000_000
+MOST_MONEY = 10_000.0  # likewise: no answer costs so much
 
 
 def usage_of(
@@ -48,8 +52,8 @@ def usage_of(
     total = _count(counts, "total_tokens") or 0
     uncounted = max(0, total - prompt - output)
     output += uncounted
-    reasoning = _detail(counts, "completion_tokens_details", "reasoning_tokens")
-    cached = _detail(counts, "prompt_tokens_details", "cached_tokens")
+    reasoning = _detail(counts, OUTPUT_DETAILS, "reasoning_tokens")
+    cached = _detail(counts, PROMPT_DETAILS, "cached_tokens")
     cached = cached or max(_count(counts, name) or 0 for name in CACHED)
     if cost is None:
         cost = _told_cost(counts)
@@ -91,23 +95,25 @@ def _prompt_and_output(
 
 
 def _told_cost(counts: object) -> float | None:
-    """Give the money that an answer states (OpenRouter, Perplexity); None if it states none.
+    """Give the money that an answer states (OpenRouter, Perplexity, xAI); None if it states none.
 
     OpenRouter states its own fee, or 0, for what is charged to the user's own key elsewhere.
     """
-    cost = get_field(counts, "cost")
+    cost, divisor = get_field(counts, "cost_in_usd_ticks"), TICKS_PER_USD
+    if cost is None:
+        cost, divisor = get_field(counts, "cost"), 1.0
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
     is_number = isinstance(cost, int | float) and not isinstance(cost, bool)
     if not is_number or get_field(counts, "is_byok") is True:
         return None
-    return float(cost) if math.isfinite(cost) and cost > 0 else None
+    return cost / divisor if 0 < cost < MOST_MONEY * divisor else None
 
 
 def _prompt_count(counts: object) -> int | None:
     """Read the tokens of the prompt; None if there is no count."""
     prompt = _count(counts, "prompt_tokens")
-    if prompt is None:
+    if not prompt:
         prompt = _count(counts, OTHER_PROMPT)
         if prompt is not None:
             prompt += sum(_count(counts, name) or 0 for name in BESIDE_INPUT)
@@ -124,9 +130,9 @@ def _count(counts: object, name: str) -> int | None:
     return value
 
 
-def _detail(counts: object, group: str, name: str) -> int:
-    """Read a count in a group of details; 0 if there is none."""
-    return _count(get_field(counts, group), name) or 0
+def _detail(counts: object, groups: Sequence[str], name: str) -> int:
+    """Read a count in a group of details, whichever there is; 0 if there is none."""
+    return max(_count(get_field(counts, group), name) or 0 for group in groups)
 
 
 def _estimate_tokens(characters: int, model: str) -> int:

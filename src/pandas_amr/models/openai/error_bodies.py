@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandas_amr._records.terminal import escape_unprintable
-from pandas_amr.models.openai.headers import EPOCH_S, NUMBER, seconds_of, seconds_until_epoch
+from pandas_amr.models.openai.headers import EPOCH_S, PARTS, seconds_of, seconds_until_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -19,6 +19,7 @@ Value = TypeVar("Value")
 DEEPEST = 8  # levels of errors within errors: gateways wrap what they get
 MOST_PARTS = 200
 MOST_CHARACTERS = 20_000
+MOST_OF_PAGE = 4_000  # of which tags are removed: some texts take as long as the square of this
 MESSAGES = frozenset(
     {
         *("message", "msg", "detail", "error_message", "error_description", "errormessage", "raw"),
@@ -29,20 +30,15 @@ CODES = frozenset({"code", "type", "status", "error_code", "error_type", "reason
 STATUSES = frozenset({"code", "status", "status_code"})
 TAGS = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 HTML = re.compile(r"<(?:!doctype|html|head|body|title|h1|center)\b", re.IGNORECASE)
-TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+TITLE = re.compile(r"<title[^<>]*>([^<]*)</title>", re.IGNORECASE)
 WRAPS = MESSAGES | {"error", "errors"}  # one of them is in each error that is JSON
 
-_UNITS = {
-    "ms": "ms", "millisecond": "ms", "s": "s", "sec": "s", "second": "s",
-    "m": "m", "min": "m", "minute": "m", "h": "h", "hr": "h", "hour": "h", "d": "d", "day": "d",
-}  # fmt: skip
-UNIT = "milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d"
 # "Please try again in 6m0s.", "Please retry after 55 seconds.", "Please wait 20 seconds",
 # "resets in 3 hours"
 TRY_AGAIN = re.compile(
     r"\b(?:try(?:ing)?\s+again|retry(?:ing)?|available\s+again|resets?|come\s+back|wait)\b"
     r"[^.\d]{0,30}?"
-    rf"(?P<duration>(?<![\d.-])(?:{NUMBER}\s*(?:{UNIT})(?![a-z])[\s,]*(?:and\s+)?)+)",
+    rf"(?P<duration>(?<![\d.-]){PARTS})",
     re.IGNORECASE,
 )
 
@@ -115,14 +111,7 @@ def delay_in(message: str) -> float | None:
         (62.5, 0.02)
     """
     match = TRY_AGAIN.search(message)
-    if match is None:
-        return None
-    parts = re.findall(rf"({NUMBER})\s*({UNIT})(?![a-z])", match["duration"].lower())
-    return seconds_of("".join(number + _unit(unit) for number, unit in parts))
-
-
-def _unit(word: str) -> str:
-    return _UNITS.get(word) or _UNITS[word.removesuffix("s")]
+    return None if match is None else seconds_of(match["duration"])
 
 
 def _status(value: object) -> int | None:
@@ -236,4 +225,4 @@ def _remove_tags(text: str) -> str:
     title = TITLE.search(text)
     if title is not None:
         return title.group(1).strip()
-    return TAGS.sub(" ", text).strip()
+    return TAGS.sub(" ", text[:MOST_OF_PAGE]).strip()

@@ -6,6 +6,7 @@ Some servers stream whatever they are asked for, and some models are served as s
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pandas_amr._records.json_fields import get_field, get_list
@@ -16,6 +17,7 @@ FIELDS = ("event", "id", "retry")  # of an event, beside its data; a line with "
 ERROR = "error"  # the kind of an event; llama.cpp says it in place of "data"
 DATA = ("data", ERROR)
 FUNCTION_TEXTS = ("name", "arguments")
+LINE_ENDS = re.compile(r"\r\n|\n|\r")  # others, such as U+2028, may stand in a text
 
 
 def completion_of(content: bytes) -> dict[str, Any] | None:
@@ -37,8 +39,11 @@ def completion_of(content: bytes) -> dict[str, Any] | None:
     reason: Any = None
     for event in events:
         choice = _first_choice(event)
-        is_error = event.get("error") or event.get("object") == "error"
-        if is_error or "message" in choice:  # or the whole answer in one event
+        if _is_error(event):
+            if reason is None:
+                return event
+            continue  # the answer is whole, and its number of tokens may follow
+        if "message" in choice:  # the whole answer in one event
             return event
         completion |= {name: value for name, value in event.items() if value is not None}
         reason = choice.get("finish_reason") or reason
@@ -49,11 +54,15 @@ def completion_of(content: bytes) -> dict[str, Any] | None:
     return completion
 
 
+def _is_error(event: dict[str, Any]) -> bool:
+    return bool(event.get("error")) or event.get("object") == "error"
+
+
 def _events_in(content: bytes) -> tuple[list[dict[str, Any]], bool]:
     """Decode the events of a stream; none if it is not one. Tell whether its end is marked."""
     events: list[dict[str, Any]] = []
     kind = ""
-    for line in content.decode("utf-8", "replace").splitlines():
+    for line in LINE_ENDS.split(content.decode("utf-8-sig", "replace")):
         field, _, value = line.partition(":")
         if field not in DATA:
             if line.strip() and field and field not in FIELDS:

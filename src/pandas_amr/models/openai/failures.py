@@ -29,9 +29,9 @@ from pandas_amr.models.openai.advice import (
 )
 from pandas_amr.models.openai.connections import LARGEST_BODY, BodyTooLarge
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
-from pandas_amr.models.openai.headers import limits_of, retry_after_of
+from pandas_amr.models.openai.headers import limits_of, reset_of, retry_after_of
 from pandas_amr.models.openai.scrub import remove_secrets
-from pandas_amr.models.openai.settings import refuses_form
+from pandas_amr.models.openai.settings import OF_THE_SERVER, refuses_form
 from pandas_amr.models.openai.too_long import PARTS, is_too_long
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ LITELLM_END = re.compile(r"\breceived model group=.*", re.IGNORECASE | re.DOTALL
 NO_UPSTREAM = re.compile(
     r"no healthy (upstream|deployments?)|upstream connect|no available (server|worker|instance)|"
     r"no deployments? available|"
-    r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests",  # Cloudflare: 400
+    r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests|"  # Cloudflare: 400
+    r"\b(model|server|service|engine)\b.{0,30}\boverloaded\b",
     re.IGNORECASE,
 )
 # A server that speaks TLS says so with 400: nginx, Go, Apache.
@@ -176,13 +177,27 @@ NOBODY_BEHIND = re.compile(
 )
 # Of errors without a status, by code or by words.
 RATE_LIMITED = re.compile(
-    r"\brate[ _-]?limit|too[ _]many[ _]requests|throttl|"
-    r"\b(requests|tokens) per (minute|second|day)",
+    r"\brate[ _-]?limit(ed\b|[ _-]?(error|exceeded|reached)|s?\b.{0,40}\b(exceeded|reached|hit)\b)|"
+    r"\b(exceed|reach|hit)\w*\b.{0,60}\brate[ _-]?limit|too[ _]?many[ _]?requests|"
+    r"\bthrottl(ed|ing)\b|\b(requests|tokens) per (minute|second|day)",
     re.IGNORECASE,
 )
 REFUSED_CODES = frozenset({"invalid_request_error", "badrequesterror", "invalid_argument"})
+FAILED_CODES = frozenset({
+    "server_error", "internal_error", "internal_server_error", "internal", "api_error", "timeout",
+    "unavailable", "service_unavailable", "service_unavailable_error", "apiconnectionerror",
+})  # fmt: skip
 FILTERED = re.compile(
-    FLAGGED.pattern + r"|content_(filter|policy)|sensitive\b|inappropriate", re.IGNORECASE
+    FLAGGED.pattern
+    + r"|content_(filter|policy)|new_sensitive|\bsensitive (content|information|words?)|"
+    r"\binappropriate (content|input|prompt)|(content|input|prompt)\b.{0,40}\binappropriate",
+    re.IGNORECASE,
+)
+# What is not there now, and may be soon.
+NOT_NOW = re.compile(
+    OF_THE_SERVER.pattern + r"|\b(currently|at the moment|later|yet|waiting|(re)?starting|down)\b|"
+    r"\bunavailable\b|\bloading\b|fail(ed|ure) to load",
+    re.IGNORECASE,
 )
 # Servers refuse a form that they do not know with these, too: llama.cpp, Ollama, LiteLLM.
 FORM_REFUSED = frozenset({500, 501, 502})
@@ -450,6 +465,8 @@ def _temporary_error(
     wait_s = retry_after_of(headers)
     if wait_s is None:
         wait_s = body.retry_after_s
+    if wait_s is None and status == 429:
+        wait_s = reset_of(headers)
     is_overloaded = status >= 500 and OVERLOADED.search(body.message) is not None
     failure = ModelUnavailable(
         message,
@@ -485,19 +502,21 @@ def _reason_of_refusal(body: ErrorBody) -> str:
 
 def _meant_status(body: ErrorBody, headers: Mapping[str, str]) -> int | None:
     """Give the status that an error without one stands for; None if its words do not say it."""
-    words = " ".join((*sorted(body.codes), body.message))
+    codes = " ".join(sorted(body.codes))
+    words = f"{codes} {body.message}"
+    if NOT_SERVED.search(codes):
+        return 400
     if RATE_LIMITED.search(words) or _has_no_quota(body, 429, headers):
         return 429
     if is_too_long(400, body):
         return 400
     if OVERLOADED.search(words):
         return OVERLOADED_STATUS
-    is_refusal = (
-        refuses_form(body.message)
-        or body.codes & REFUSED_CODES
-        or FILTERED.search(words)
-        or _names_configuration(400, body)
-    )
+    if refuses_form(body.message) or FILTERED.search(words):
+        return 400
+    if body.codes & FAILED_CODES or NOT_NOW.search(body.message):
+        return None
+    is_refusal = body.codes & REFUSED_CODES or NOT_SERVED.search(body.message)
     return 400 if is_refusal else None
 
 

@@ -51,10 +51,30 @@ SPELLINGS = {
 }
 # The headers of this gateway, and those of one behind it, which LiteLLM passes on.
 COST_PREFIXES = ("x-litellm-response-cost", "llm_provider-x-litellm-response-cost")
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
+UNITS_S = {
+    "ms": 1e-3, "millisecond": 1e-3, "s": 1.0, "sec": 1.0, "second": 1.0,
+    "m": MINUTE_S, "min": MINUTE_S, "minute": MINUTE_S, "h": HOUR_S, "hr": HOUR_S, "hour": HOUR_S,
+    "d": DAY_S, "day": DAY_S,
+}  # fmt: skip
+UNIT = r"(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 NUMBER = r"\d+(?:\.\d+)?"
-DURATION = re.compile(rf"(?:{NUMBER}(?:ms|s|m|h|d)\s*)+")
+PART = re.compile(rf"({NUMBER})\s*({UNIT})")
+PARTS = rf"{NUMBER}\s*{UNIT}(?:[\s,]*(?:and\s+)?{NUMBER}\s*{UNIT})*"
+DURATION = re.compile(PARTS)
 PLAIN = re.compile(rf"{NUMBER}|\.\d+")
+# When a limit is there again, and what is left of it until then: Discord, the first drafts of the
+# IETF, many gateways.
+RESETS = (
+    ("x-ratelimit-reset-after", "x-ratelimit-remaining"),
+    ("ratelimit-reset", "ratelimit-remaining"),
+    ("x-ratelimit-reset", "x-ratelimit-remaining"),
+    ("x-rate-limit-reset", "x-rate-limit-remaining"),
+)
+# The later drafts put both into one header: "limit=9, remaining=0, reset=30" and, of each policy,
+# '"minute";r=0;t=30'.
+OF_POLICIES = re.compile(r";\s*t\s*=")
+LEFT_IN_POLICY = re.compile(r"\b(?:remaining|r)\s*=\s*(\d+)")
+RESET_IN_POLICY = re.compile(r"\b(?:reset|t)\s*=\s*(\d+)")
 
 
 def limits_of(headers: Mapping[str, str]) -> RateLimits | None:
@@ -79,8 +99,16 @@ def _limit(headers: Mapping[str, str], what: str) -> tuple[float | None, float |
         if left is not None:
             left = min(left, limit)
         reset_s = _reset_s(headers.get(reset_name, ""), headers)
+        if reset_s == 0 and _refill_s(limit, left) > 1.0:
+            continue  # what a minute brings back slowly is there at once: it is no such limit
         return limit / _window_s(limit, left, reset_s), left
     return None, None
+
+
+def _refill_s(limit: float, left: float | None) -> float:
+    """Give the seconds in which a limit per minute brings back what is used, one at the least."""
+    used = 1.0 if left is None else max(1.0, limit - left)
+    return used * MINUTE_S / limit
 
 
 def _window_s(limit: float, left: float | None, reset_s: float | None) -> float:
@@ -153,7 +181,9 @@ def _amount(text: str) -> float | None:
 
 
 def seconds_of(text: str) -> float | None:
-    """Read a duration such as ``6m0s``, ``120ms`` or ``1.5``, in seconds; None if it is not one.
+    """Read a duration, in seconds; None if it is not one.
+
+    It is one such as ``6m0s``, ``120ms``, ``1 minute and 2 seconds`` or ``1.5``.
 
     Example:
         >>> seconds_of("6m0s"), seconds_of("1.2.3s"), seconds_of("-5")
@@ -161,8 +191,10 @@ def seconds_of(text: str) -> float | None:
     """
     text = text.strip().lower()
     if DURATION.fullmatch(text):
-        parts = re.findall(rf"({NUMBER})(ms|s|m|h|d)", text)
-        total = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+        total = 0.0
+        for number, unit in PART.findall(text):
+            seconds = UNITS_S.get(unit) or UNITS_S[unit.removesuffix("s")]
+            total += float(number) * seconds
         return total if math.isfinite(total) else None
     return _number(text)
 
@@ -177,11 +209,43 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
         milliseconds = _number(headers.get(name, ""))
         if milliseconds is not None:
             return milliseconds / 1000
-    text = headers.get("retry-after", "")
+    return _wait_in(headers.get("retry-after", ""), headers)
+
+
+def reset_of(headers: Mapping[str, str]) -> float | None:
+    """Read in how many seconds a limit is there again that is used up; None if no header tells.
+
+    That is not what a server asks to wait, but after a 429 it is the time to come back.
+
+    Example:
+        >>> reset_of({"ratelimit-reset": "30"}), reset_of({"ratelimit": '"minute";r=0;t=7'})
+        (30.0, 7.0)
+    """
+    for reset, left in RESETS:
+        wait_s = _wait_in(headers.get(reset, ""), headers)
+        if wait_s is not None and (_number(headers.get(left, "")) or 0.0) < 1:
+            return wait_s
+    waits_s: list[float] = []
+    text = headers.get("ratelimit", "")
+    for policy in text.split(",") if OF_POLICIES.search(text) else [text]:
+        left_in, reset_in = LEFT_IN_POLICY.search(policy), RESET_IN_POLICY.search(policy)
+        if reset_in is not None and left_in is not None and not int(left_in[1]):
+            waits_s.append(float(reset_in[1]))
+    return max(waits_s, default=None)
+
+
+def _wait_in(text: str, headers: Mapping[str, str]) -> float | None:
+    """Read a wait, or a time that is waited for; if a header came twice, the longer one counts."""
     seconds = seconds_of(text)
     if seconds is None:
-        return _seconds_until(text, headers)
-    return seconds if seconds < EPOCH_S else seconds_until_epoch(seconds)
+        until_s = _seconds_until(text, headers)
+        if until_s is not None:
+            return until_s
+        parts_s = [seconds_of(part) for part in text.split(",")]
+        seconds = max((part for part in parts_s if part is not None), default=None)
+    if seconds is None or seconds < EPOCH_S:
+        return seconds
+    return seconds_until_epoch(seconds)
 
 
 def seconds_until_epoch(number: float) -> float | None:

@@ -233,7 +233,7 @@ class OpenAIModel:
         seconds = CLOCK.now() - began
         cost = cost_of(raw.headers)
         try:
-            answer = read_body(raw.content)
+            answer = read_body(raw.content, raw.charset_encoding)
         except ModelError as error:
             failure = self._first_answer_error(error, raw.content)
             failure.usage = usage_of({}, request, self._lm.model, seconds, cost=cost)

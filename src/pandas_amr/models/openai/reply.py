@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEEPEST = 100
 # Comments that a router sends while it waits, as in a stream (OpenRouter).
 KEEP_ALIVE = re.compile(rb"(?:\s*:[^\n]*\n)+")
+# JSON is UTF-8, but some gateways send this and say so.
+LATIN_1 = frozenset({"iso-8859-1", "latin-1", "windows-1252"})
 LONGEST_NAME = 200  # of a model or an answer
 
 # The parts of a message that are read here; all others are sent back as they came.
@@ -50,8 +52,8 @@ THOUGHTS = ("reasoning_content", "reasoning")  # of vLLM and others; of OpenRout
 WINDOW_IS_FULL = frozenset({"model_length", "model_context_window_exceeded"})
 
 
-def read_body(content: bytes) -> Any:
-    """Decode the body of an answer.
+def read_body(content: bytes, charset: str | None = None) -> Any:
+    """Decode the body of an answer; ``charset`` is what its headers say, if they do.
 
     Raises:
         ModelUnavailable: it is neither JSON nor a whole stream of it, or nested deeper than any
@@ -59,7 +61,7 @@ def read_body(content: bytes) -> Any:
     """
     waited = KEEP_ALIVE.match(content)
     try:
-        answer = json.loads(content[waited.end() :] if waited else content)
+        answer = _decode_json(content[waited.end() :] if waited else content, charset)
     except (ValueError, RecursionError):
         answer = completion_of(content)
         if answer is None:
@@ -67,6 +69,15 @@ def read_body(content: bytes) -> Any:
     if is_too_deep(answer):
         raise ModelUnavailable("The server's answer is nested too deeply.")
     return answer
+
+
+def _decode_json(content: bytes, charset: str | None) -> Any:
+    """Decode JSON. One wrong byte, such as half of a character, does not make an answer useless."""
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError:
+        encoding = charset if charset in LATIN_1 else "utf-8"
+        return json.loads(content.decode(encoding, "replace"))
 
 
 def is_too_deep(value: object) -> bool:
@@ -325,7 +336,7 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
         extra["function"] = unread
     name = function.get("name")
     return ToolCall(
-        id=str(call.get("id") or ""),
+        id=str(replace_lone_surrogates(call.get("id") or "")),
         name=str(replace_lone_surrogates(name)) if isinstance(name, str) else "",
         arguments=_arguments_of(function.get("arguments")),
         extra=extra,

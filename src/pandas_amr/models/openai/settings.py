@@ -51,19 +51,31 @@ NO_SYSTEM = re.compile(
     r"\bnot support\w* .{0,20}\bsystem\b|\broles must alternate\b",
     re.IGNORECASE,
 )
-# A refusal of what a request asks for, and not of what it says, at whatever status.
-FORM_PARTS = re.compile(
-    r"response_?format|json_(schema|object)|structured output|\bgrammar|\bschema|\btool_?choice|"
-    r"\btools\b|parallel_tool_calls|temperature|\btop_p|\bseed\b|reasoning_effort|"
-    r"max_(completion_)?tokens|stream_options",
-    re.IGNORECASE,
+# A refusal of what a request asks for, and not of what it says, at whatever status. What only a
+# request names may stand some words away from the refusal; an ordinary word stands beside it.
+FORM_NAMES = (
+    r"(response_?format|json_(schema|object)|tool_?choice|parallel_tool_calls|top_p|"
+    r"reasoning_effort|max_(completion_)?tokens|stream_options)"
 )
-REFUSED = re.compile(
-    r"unsupported|n[o']t (support|allow|accept|permit|recogni[sz]e)|"
+FORM_WORDS = r"\b(structured outputs?|grammar|schema|tools|temperature|seed)\b"
+REFUSED = (
+    r"(unsupported|n[o']t (support|allow|accept|permit|recogni[sz]e)|"
     r"\bnot (yet )?(supported|permitted|allowed|implemented|recogni[sz]ed|accepted|enabled)|"
     r"unrecogni[sz]ed|unknown (name|parameter|argument|field)|extra.?(forbidden|input|field)|"
-    r"cannot find field|only the default|must be one of|"
+    r"cannot find field|only the default|must be one of)"
+)
+REFUSES_NAME = re.compile(
+    rf"{FORM_NAMES}.{{0,60}}{REFUSED}|{REFUSED}[^.;]{{0,30}}{FORM_NAMES}", re.IGNORECASE
+)
+REFUSES_WORD = re.compile(
+    rf"{FORM_WORDS}.{{0,10}}{REFUSED}|{REFUSED}[^.;]{{0,10}}{FORM_WORDS}|"
     r"fail(ed|ure) to (parse|compile|initiali[sz]e).{0,20}(grammar|schema)",
+    re.IGNORECASE,
+)
+# What is said of a failure within a server, whatever of a request it names beside.
+OF_THE_SERVER = re.compile(
+    r"internal( server)? error|temporar|\b(try|retry|again|right now)\b|\btime[d ]?-?out|\bbusy\b|"
+    r"out of memory|\bCUDA|\bNCCL|\bupstream|\bdatabase|\bprotocol",
     re.IGNORECASE,
 )
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
@@ -319,7 +331,9 @@ def refuses_form(message: str) -> bool:
     """
     if WANTS_STREAM.search(message) or NO_SYSTEM.search(message):
         return True
-    return bool(FORM_PARTS.search(message) and REFUSED.search(message))
+    if REFUSES_NAME.search(message):
+        return True
+    return bool(REFUSES_WORD.search(message)) and not OF_THE_SERVER.search(message)
 
 
 def _plain(text: str) -> str:

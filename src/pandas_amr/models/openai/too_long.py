@@ -87,27 +87,47 @@ LIMIT_AND_REQUESTED = re.compile(
     r"limit:?\s*([\d,]+)\b.{0,80}?\brequested:?\s*([\d,]+)", re.IGNORECASE | re.DOTALL
 )
 
-NEVER = frozenset({401, 402, 403, 404, 408, 409, 425})
+NEVER = frozenset({401, 402, 408, 425})
+# With these it is seldom meant. A refused key has a token, too, and a limit per minute a size.
+SELDOM = frozenset({403, 404, 409, 429})
+OF_SIZE = re.compile(r"\b(tokens|characters|context (length|window|size|limit))\b", re.IGNORECASE)
+OF_ACCESS = re.compile(
+    r"auth|\bkey\b|credential|permission|access|denied|login|signature", re.IGNORECASE
+)
+OF_A_RATE = re.compile(
+    r"\brate\b|rate[ _-]?limit|\bper[ -](second|minute|hour|day)|quota|\b[tr]p[mdh]\b|\bagain\b|"
+    r"\bwait\b|too many requests",
+    re.IGNORECASE,
+)
 
 
 def is_too_long(status: int, body: ErrorBody) -> bool:
     """Tell whether a refusal means that a shorter prompt would be served.
 
     A 413 always means so, and a code for it at any status. A 429 means so if a single request is
-    above the limit. Otherwise the words decide.
+    above the limit, too. Otherwise the words decide.
     """
     if status == 413 or body.codes & CODES:
         return True
     if status in NEVER:
         return False
-    if status == 429:
-        return _is_above_limit(body.message)
+    if status == 429 and _is_above_limit(body.message):
+        return True
+    if status in SELDOM and not _is_about_size(body):
+        return False
     is_about_prompt = body.param.startswith(PARTS)
     if body.param and not is_about_prompt and "string too long" in body.message.lower():
         return False
     if "string_above_max_length" in body.codes:
         return is_about_prompt
     return _says_too_long(body.message)
+
+
+def _is_about_size(body: ErrorBody) -> bool:
+    """Tell whether a refusal is about a size, and not about a key's rights or a rate."""
+    if body.retry_after_s is not None or not OF_SIZE.search(body.message):
+        return False
+    return not OF_ACCESS.search(body.message) and not OF_A_RATE.search(body.message)
 
 
 def _says_too_long(message: str) -> bool:

@@ -85,3 +85,14 @@ def end_run(error: ModelUnavailable, lm: LM, server: str) -> None:
         advice = f"Nothing was answered for {patience:g} s (LM(patience_s=...)): call again later."
     failure = error.said.rstrip(". ")
     error.args = (f"{failure}. {advice}",)
+
+
+def end_failing_run(error: ModelUnavailable, given_up: int) -> None:
+    """Make the last one of many failures in a row end its run."""
+    error.fatal = True
+    failure = error.said.rstrip(". ")
+    advice = (
+        f"The last {given_up} requests failed, each in all its tries (LM(max_tries=...)), and none "
+        "was answered: call again later."
+    )
+    error.args = (f"{failure}. {advice}",)

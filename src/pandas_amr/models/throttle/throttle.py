@@ -70,6 +70,7 @@ class Throttle:
         clock: gives the time in seconds.
         reporter: reports long waits.
         unserved: the requests since the last answer for which a gateway had no server.
+        given_up: how many requests since the last answer have used up their tries.
         gate: whether more than one request may be sent at a time.
         sharing: exchanges with other processes that have the same limits; None if there is no
             lease.
@@ -81,6 +82,7 @@ class Throttle:
     clock: Callable[[], float] = CLOCK.now
     reporter: WaitReporter = field(default_factory=WaitReporter)
     unserved: set[object] = field(default_factory=set)
+    given_up: int = 0
     gate: Gate = field(default_factory=Gate)
     sharing: Sharing | None = None
     _answered: int = 0
@@ -350,6 +352,7 @@ class Throttle:
         now = self._answered_at = self.clock()
         self._answered += 1
         self.unserved.clear()
+        self.given_up = 0
         self._end(ticket)
         self._set_trouble(None)
         self._loading_since = None
