@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pandas_amr.models.first_requests import note_sent
+
 if TYPE_CHECKING:
     from pandas_amr.models.base import Model, Reply, Request
 
@@ -55,6 +57,7 @@ class SendMarker:
         sent.count += 1
         sent.open += 1
         self._in_flight.count += 1
+        note_sent()
         try:
             reply = await self._model.complete(request)
         except Exception:

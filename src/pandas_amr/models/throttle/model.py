@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pandas_amr._records.tokens import learn_token_ratio, tokens_per_character
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.answered_servers import patience_s
-from pandas_amr.models.first_requests import note_sent
 from pandas_amr.models.throttle.gate import Gate
 from pandas_amr.models.throttle.patience import as_unsent, unsent_copy
 from pandas_amr.models.throttle.throttle import Throttle
@@ -68,7 +67,6 @@ class Throttled:
         ticket = await self._throttle.acquire(prompt + answer, self._lm)
         try:
             self._check_open()
-            note_sent()
             with self._throttle.report_slow_start(self._lm):
                 reply = await self._model.complete(request)
         except ModelUnavailable as error:
