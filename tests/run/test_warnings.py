@@ -129,6 +129,14 @@ SAID = {
 }  # fmt: skip
 
 
+def test_rows_that_a_run_left_out_when_it_stopped_are_no_part_of_what_its_answer_rests_on():
+    with ScriptedServer(failing) as server, Recorder(server) as recorder:
+        DF.amr.map_reduce(map="Which?", reduce={"n": "sum"}, lm=server.lm(), budget=amr.Budget(calls=4), **OPTIONS)
+    said = [str(warning.message) for warning, _, _ in recorder.seen]
+    rests = "The answer rests on 4 of 6 rows: 1 failed, and are listed in result.failures."
+    assert f"{rests} Not asked about, since the run stopped: 1." in said
+
+
 @pytest.mark.parametrize("what", SAID)
 def test_a_warning_is_issued_once_on_the_callers_thread(what):
     call, said = SAID[what]

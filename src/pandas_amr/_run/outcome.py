@@ -141,18 +141,25 @@ def warn_of_failed_units(spec: Spec, state: State) -> None:
 def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
     """Say what failed units mean for what the verb gives; empty if that shows it."""
     rows = len(spec.job.frame)
+    skipped = 0 if state.findings is None else state.findings.rows_with(SKIPPED)
     if spec.sample_name:
-        assert state.findings is not None
-        asked = rows - state.findings.rows_with(SKIPPED)
+        asked = counted_of(failed, rows - skipped, "row")
         return (
-            f"The verification failed in part: {counted_of(failed, asked, 'row')} have no second "
-            "finding, and are not compared."
+            f"The verification failed in part: {asked} have no second finding, and are not "
+            "compared."
         )
-    return describe_failed_rows(spec, failed, rows)
+    return describe_failed_rows(spec, failed, rows, skipped)
 
 
-def describe_failed_rows(spec: Spec, failed: int, rows: int) -> str:
-    """Say what so many failed rows mean for what the verb gives; empty if that shows it."""
+def describe_failed_rows(spec: Spec, failed: int, rows: int, skipped: int = 0) -> str:
+    """Say what so many failed rows mean for what the verb gives; empty if that shows it.
+
+    Args:
+        spec: what was asked.
+        failed: how many rows failed.
+        rows: how many rows there are.
+        skipped: how many of them were not asked about, since the run stopped.
+    """
     verb = spec.job.verb
     if verb in {"map", "filter"}:
         fate = "<NA>" if verb == "map" else "kept"
@@ -161,10 +168,14 @@ def describe_failed_rows(spec: Spec, failed: int, rows: int) -> str:
             "and listed in amr.result_of(frame).failures."
         )
     if verb == "map_reduce" and spec.reduce_kind in AGGREGATES:
-        sound = counted_of(rows - failed, rows, "row")
+        sound = counted_of(rows - failed - skipped, rows, "row")
         if len(spec.job.names) > 1:
             sound = f"at least {sound}"
-        return f"The answer rests on {sound}: {failed:,} failed, and are listed in result.failures."
+        others = f" Not asked about, since the run stopped: {skipped:,}." if skipped else ""
+        return (
+            f"The answer rests on {sound}: {failed:,} failed, and are listed in result.failures."
+            f"{others}"
+        )
     return ""
 
 
