@@ -433,6 +433,22 @@ def test_a_unit_that_the_server_finds_too_long_is_split_and_asked_in_pieces():
     assert found["n"][0] >= 300  # the overlaps are counted twice
 
 
+def test_a_unit_of_which_every_piece_is_too_long_is_not_asked_about_by_all_of_them():
+    df = pd.DataFrame({"text": ["short", "short too", " ".join(f"w{n}" for n in range(5_000))]})
+
+    def provider(request):
+        if "short" not in request.user:
+            return Status(413, "Payload Too Large")
+        return findings(request, lambda u: {"n": len(u["text"].split())})
+
+    with ScriptedServer(provider) as server, pytest.warns(amr.FailureWarning):
+        plan = {"merge": {"n": "sum"}, "shard_size": 1}
+        found = df.amr.map("Count.", finding={"n": int}, plan=plan, max_parallelism=1, lm=server.lm())
+        assert len(server.requests) < 100
+    assert found["n"].tolist()[:2] == [1, 2]
+    assert amr.result_of(found).failures["position"].tolist() == [2]
+
+
 def test_a_small_model_is_not_asked_to_merge_texts():
     df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(200))]})
     small = Abilities(units_per_request=1, tools=False, planning=False, context_window=360)

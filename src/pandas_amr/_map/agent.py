@@ -390,7 +390,8 @@ class AgentMapper:
     async def _ask_pieces(self, pieces: Progress, lines: list[str]) -> None:
         """Ask about the pieces of a unit that are not cached, several side by side.
 
-        While nothing has succeeded, the first one goes alone: if it fails, so does the unit.
+        While nothing has succeeded, the first one goes alone: if it fails, so does the unit. Once
+        one is too long no further ones are asked: the unit will be cut anew, or fail.
         """
         if pieces.cache is not None:
             assert pieces.pieces is not None
@@ -399,7 +400,8 @@ class AgentMapper:
         rest = [number for number in range(len(lines)) if number not in pieces.found]
 
         async def ask_piece(number: int) -> None:
-            await self._ask_until_done((number,), pieces)
+            if not pieces.too_long:
+                await self._ask_until_done((number,), pieces)
 
         if rest and self.breaker.is_unproven(self.name):
             first = rest.pop(0)

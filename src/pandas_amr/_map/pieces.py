@@ -117,7 +117,7 @@ def _read_texts(
         return {}, answer.problem
     written = answer.payload.get("output")
     if not isinstance(written, dict):
-        return {}, f"without {', '.join(places)}"
+        return {}, f"the answer has no `output` with {', '.join(places)}"
     return written, find_violation(written, output)
 
 
