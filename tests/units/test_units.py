@@ -441,9 +441,10 @@ def test_a_unit_of_which_every_piece_is_too_long_is_not_asked_about_by_all_of_th
             return Status(413, "Payload Too Large")
         return findings(request, lambda u: {"n": len(u["text"].split())})
 
-    with ScriptedServer(provider) as server, pytest.warns(amr.FailureWarning):
-        plan = {"merge": {"n": "sum"}, "shard_size": 1}
-        found = df.amr.map("Count.", finding={"n": int}, plan=plan, max_parallelism=1, lm=server.lm())
+    plan = {"merge": {"n": "sum"}, "shard_size": 1}
+    with ScriptedServer(provider) as server:
+        with pytest.warns(amr.FailureWarning):
+            found = df.amr.map("Count.", finding={"n": int}, plan=plan, max_parallelism=1, lm=server.lm())
         assert len(server.requests) < 100
     assert found["n"].tolist()[:2] == [1, 2]
     assert amr.result_of(found).failures["position"].tolist() == [2]
