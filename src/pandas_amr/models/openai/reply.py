@@ -222,10 +222,11 @@ def error_in(answer: object) -> dict[str, Any] | None:
         return None
     choice = _first_choice(answer)
     error = answer.get("error") or choice.get("error")
+    is_answer = _is_usable(choice) if error else bool(answer.get("choices"))
+    if is_answer:
+        return None
     around = {name: value for name, value in answer.items() if name != "choices"}
-    if not error:
-        return None if answer.get("choices") else around
-    return None if _is_usable(choice) else around | {"error": error}
+    return around | {"error": error} if error else around
 
 
 def _is_usable(choice: Mapping[str, Any]) -> bool:
