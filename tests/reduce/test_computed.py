@@ -239,7 +239,9 @@ def test_by_days_of_arrow_s_times_of_whatever_zone_none_of_them_there(zone, mome
     kind = pd.ArrowDtype(pa.timestamp("us", zone))
     df = pd.DataFrame({"at": pd.array(moments, dtype=kind), "n": range(len(moments))})
     there = [moment for moment in moments if moment is not None]
-    assert df.amr.reduce({"n": "count"}, by=pd.Grouper(key="at", freq="D"))["n"].tolist() == [1] * len(there)
+    if there or not moments or pd.__version__ >= "3":  # before that, pandas itself raises if all are missing
+        by_day = df.amr.reduce({"n": "count"}, by=pd.Grouper(key="at", freq="D"))
+        assert by_day["n"].tolist() == [1] * len(there)
     by_moment = df.amr.reduce({"n": "count"}, by=pd.Grouper(key="at"))
     assert (by_moment.index.dtype, by_moment["n"].tolist()) == (kind, [1] * len(there))
 
