@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandas_amr._records.terminal import escape_unprintable
-from pandas_amr.models.openai.headers import EPOCH_S, PARTS, seconds_of, seconds_until_epoch
+from pandas_amr.models.openai.headers import (
+    DURATION_PATTERN,
+    EPOCH_S,
+    seconds_of,
+    seconds_until_epoch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -38,7 +43,7 @@ WRAPS = MESSAGES | {"error", "errors"}  # one of them is in each error that is J
 TRY_AGAIN = re.compile(
     r"\b(?:try(?:ing)?\s+again|retry(?:ing)?|available\s+again|resets?|come\s+back|wait)\b"
     r"[^.\d]{0,30}?"
-    rf"(?P<duration>(?<![\d.-]){PARTS})",
+    rf"(?P<duration>(?<![\d.-]){DURATION_PATTERN})",
     re.IGNORECASE,
 )
 

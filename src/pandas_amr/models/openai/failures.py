@@ -123,9 +123,9 @@ OF_FORM = re.compile(
 # LiteLLM ends each message with the model's name.
 LITELLM_END = re.compile(r"\breceived model group=.*", re.IGNORECASE | re.DOTALL)
 # A gateway without a server behind it says 404, too; that passes.
+NO_SERVER = r"no healthy upstream|upstream connect|no available (server|worker|instance)|"
 NO_UPSTREAM = re.compile(
-    r"no healthy (upstream|deployments?)|upstream connect|no available (server|worker|instance)|"
-    r"no deployments? available|"
+    NO_SERVER + r"no healthy deployments?|no deployments? available|"
     r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests|"  # Cloudflare: 400
     r"\b(model|server|service|engine)\b.{0,30}\boverloaded\b",
     re.IGNORECASE,
@@ -171,8 +171,7 @@ OVERLOADED_STATUS = 529
 GATEWAY_STATUSES = frozenset({502, 503})
 ORIGIN_IS_DOWN = frozenset({521, 522, 523, 530})  # Cloudflare
 NOBODY_BEHIND = re.compile(
-    r"bad gateway|service (is )?(temporarily )?unavailable|error code: 50[23]|"
-    r"no healthy upstream|upstream connect|no available (server|worker|instance)",
+    NO_SERVER + r"bad gateway|service (is )?(temporarily )?unavailable|error code: 50[23]",
     re.IGNORECASE,
 )
 # Of errors without a status, by code or by words.

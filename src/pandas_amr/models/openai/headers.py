@@ -51,7 +51,7 @@ SPELLINGS = {
 }
 # The headers of this gateway, and those of one behind it, which LiteLLM passes on.
 COST_PREFIXES = ("x-litellm-response-cost", "llm_provider-x-litellm-response-cost")
-UNITS_S = {
+_UNITS_S = {
     "ms": 1e-3, "millisecond": 1e-3, "s": 1.0, "sec": 1.0, "second": 1.0,
     "m": MINUTE_S, "min": MINUTE_S, "minute": MINUTE_S, "h": HOUR_S, "hr": HOUR_S, "hour": HOUR_S,
     "d": DAY_S, "day": DAY_S,
@@ -59,8 +59,8 @@ UNITS_S = {
 UNIT = r"(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 NUMBER = r"\d+(?:\.\d+)?"
 PART = re.compile(rf"({NUMBER})\s*({UNIT})")
-PARTS = rf"{NUMBER}\s*{UNIT}(?:[\s,]*(?:and\s+)?{NUMBER}\s*{UNIT})*"
-DURATION = re.compile(PARTS)
+DURATION_PATTERN = rf"{NUMBER}\s*{UNIT}(?:[\s,]*(?:and\s+)?{NUMBER}\s*{UNIT})*"
+DURATION = re.compile(DURATION_PATTERN)
 PLAIN = re.compile(rf"{NUMBER}|\.\d+")
 # When a limit is there again, and what is left of it until then: Discord, the first drafts of the
 # IETF, many gateways.
@@ -193,7 +193,7 @@ def seconds_of(text: str) -> float | None:
     if DURATION.fullmatch(text):
         total = 0.0
         for number, unit in PART.findall(text):
-            seconds = UNITS_S.get(unit) or UNITS_S[unit.removesuffix("s")]
+            seconds = _UNITS_S.get(unit) or _UNITS_S[unit.removesuffix("s")]
             total += float(number) * seconds
         return total if math.isfinite(total) else None
     return _number(text)

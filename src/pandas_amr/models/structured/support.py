@@ -82,7 +82,6 @@ NO_TOOLS = re.compile(
     re.IGNORECASE,
 )
 
-NOT_BUILT = frozenset({500, 501})
 TOOLS = "tools"  # the kind of requests that may call tools
 REPL = "repl"  # the kind of those that may call only the REPL, and write code instead of calls
 
@@ -155,7 +154,7 @@ class SchemaSupport:
         """
         if kind not in {TOOLS, REPL} or self._has_accepted_tools:
             return False
-        if error.status not in REFUSALS | NOT_BUILT | {403}:
+        if error.status not in REFUSALS | {403}:
             return False
         if error.status == 404 and NO_SERVER.search(str(error)):
             return True
