@@ -1014,9 +1014,9 @@ class Mood(enum.Enum):
 
 
 STRAYS = {
+    "a whole record": (Forgotten, 0),
     "nothing": (replacing(int, None), 0),
     "nothing for a text": (replacing(str, None), "a"),
-    "a whole record": (Forgotten, 0),
     "a record in a field": (create_model("Outer", n=(Forgotten, ...)), {"n": 0}),
     "a record in a list": (create_model("Outer", n=(list[Forgotten], ...)), [{"n": 0}]),
     "an item": (replacing(list[int], [1, None]), [1]),

@@ -229,7 +229,7 @@ class FindingType:
         if not self._is_flat:
             given = drop_absent(given, self._checked_schema)
         record, problem = self._validate(given)
-        if record is None:
+        if problem is not None:
             return None, problem
         problem = self._find_violation(given, Leniency(empty_texts=empty_texts, coded=coded))
         problem = problem or self._find_stray(record)
@@ -259,10 +259,13 @@ class FindingType:
             return "without any of the fields"
         return None
 
-    def _validate(self, given: Mapping[str, Any]) -> tuple[BaseModel | None, str | None]:
-        """Validate by the pydantic model; return the record, or None and the problem."""
+    def _validate(self, given: Mapping[str, Any]) -> tuple[Any, str | None]:
+        """Validate by the pydantic model; return the record, or None and the problem.
+
+        A user's validator may return anything in the place of the record, None as well.
+        """
         try:
-            record: Any = self.model.model_validate(given)
+            record = self.model.model_validate(given)
         except ValidationError as error:
             return None, self._submission_of_one.wire.find_unread(given) or complaint(error)
         except Exception as error:  # noqa: BLE001 (a user's validator may raise what pydantic does not catch)
