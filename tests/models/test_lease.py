@@ -22,7 +22,11 @@ from numbered import number, provider, rows
 from pandas_amr._context.environment import VARIABLES
 from pandas_amr._journal.leases import MOST_FILES, LeaseFolder, open_leases
 from pandas_amr._journal.local_disk import network_type
+from pandas_amr._records.engine import submit
+from pandas_amr._records.tokens import counter_for
+from pandas_amr._records.usage import Ledger, Usage
 from pandas_amr.models.lease import Amounts, PaceReport
+from pandas_amr.models.shared_budget import SharedBudgetTracker, budget_limits
 from pandas_amr.models.throttle.shares import Use, fair_share
 from pandas_amr.testing import RateLimit, ScriptedServer
 from processes import run_python
@@ -451,6 +455,7 @@ def test_a_lease_is_beside_the_default_journal_whatever_journal_is_used(tmp_path
 
 @pytest.mark.parametrize("how", ["AMR_LEASE=off", "AMR_LEASE=0", "configure"])
 def test_nothing_is_written_if_nothing_is_shared(how, tmp_path, monkeypatch):
+    counter_for("scripted")("A tokenizer may keep a file when it counts for the first time.")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if how == "configure":
         with amr.settings(lease=False):
@@ -562,6 +567,31 @@ def test_what_a_run_does_not_need_is_free_for_others_at_once(leases):
     first.leave(Amounts(2))
     assert second.exchange(four, [four, eight, ten], is_short=False).most == eight
     assert second.exchange(four, [four, eight, ten], is_short=False).spent == Amounts(6)
+
+
+@pytest.mark.parametrize(
+    ("ended", "own", "last", "limit"), [(0.1, 0.4, 0.9, 1.4), (0.1, 0.2, 0.3, 0.6), (0.2, 0.1, 0.3, 0.6)]
+)
+def test_what_fits_exactly_into_a_shared_budget_is_spent_whatever_rounding_makes_of_sums(
+    leases, ended, own, last, limit
+):
+    """0.1 + (0.4 + 0.9) is more than 1.4, and (0.1 + 0.4) - 0.4 + (0.4 + 0.9) is not."""
+    budget = amr.Budget(money=limit, shared="job")
+
+    async def spend(*sums):
+        lease = open_leases(None).budget("job", budget_limits(budget))
+        tracker = SharedBudgetTracker(budget=budget, ledger=Ledger(), lease=lease)
+        for money in sums:
+            usage = Usage(calls=1, money=money)
+            async with asyncio.timeout(60):
+                await tracker.reserve(usage)
+            tracker.ledger.add("map", "model", usage)
+            tracker.settle(usage)
+        await tracker.close()
+        return tracker.ledger.total.calls
+
+    assert submit(spend(ended)).result() == 1
+    assert submit(spend(own, last)).result() == 2
 
 
 @pytest.mark.parametrize(

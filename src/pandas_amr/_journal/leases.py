@@ -285,12 +285,7 @@ def _largest_that_fits(
     """
     wanted = wishes[:-1] if is_frugal else wishes
     for wish in reversed(wanted):
-        total = taken + wish
-        if (
-            total.calls <= limits.calls
-            and total.tokens <= limits.tokens
-            and total.money <= limits.money
-        ):
+        if (taken + wish).fits_into(limits):
             return wish
     return wishes[0]
 

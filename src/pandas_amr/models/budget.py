@@ -11,6 +11,7 @@ from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.trace import add_to_call, record_wait
 from pandas_amr._records.usage import NO_USAGE, Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
+from pandas_amr.models.lease import ROUNDED
 from pandas_amr.models.send_marker import SendRecord, sent_requests
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ class BudgetTracker:
         budget: what may be spent; None if nothing limits it.
         ledger: what was spent.
         reserved: the estimates of the requests in flight.
+        in_flight: how many requests have a reserved estimate.
     """
 
     budget: Budget | None
     ledger: Ledger
     reserved: Usage = NO_USAGE
+    in_flight: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
@@ -57,7 +60,11 @@ class BudgetTracker:
             self._waiting.append(waiting)
             with record_wait("budget"):
                 await waiting
+        self._hold(estimate)
+
+    def _hold(self, estimate: Usage) -> None:
         self.reserved += estimate
+        self.in_flight += 1
 
     def _exceeded_limit(self, budget: Budget, more: Usage) -> str | None:
         """Say which limit is exceeded by ``more`` on top of what was spent; None if none is."""
@@ -67,7 +74,7 @@ class BudgetTracker:
             ("tokens", total.tokens, budget.tokens),
             ("money", total.money, budget.money),
         ):
-            if limit is not None and spent is not None and spent > limit:
+            if limit is not None and spent is not None and spent > limit * ROUNDED:
                 amount = f"{limit:g} {noun_for(limit, name.removesuffix('s'), name)}"
                 return f"The budget of {amount} is used up."
         return None
@@ -76,7 +83,10 @@ class BudgetTracker:
         """Release a reserved estimate; what was really spent is in the ledger."""
         if self.budget is None:
             return
-        self.reserved = self.reserved - estimate
+        self.in_flight -= 1
+        # Nothing is reserved for nobody: what rounding leaves of sums of money, 1e-17 and the like,
+        # would be waited for, and no request is left to release it.
+        self.reserved = self.reserved - estimate if self.in_flight else NO_USAGE
         self._wake_waiting()
 
     def _wake_waiting(self) -> None:

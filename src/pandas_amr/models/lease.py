@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 THREAD = "pandas-amr-lease"
+ROUNDED = 1 + 1e-9  # so much of a limit a sum may be, since money is summed in several orders
 
 
 class LeaseError(Exception):
@@ -126,6 +127,14 @@ class Amounts:
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(
             self.calls + other.calls, self.tokens + other.tokens, self.money + other.money
+        )
+
+    def fits_into(self, limits: Amounts) -> bool:
+        """Tell whether no amount is above its limit, but for what rounding makes of sums."""
+        return (
+            self.calls <= limits.calls * ROUNDED
+            and self.tokens <= limits.tokens * ROUNDED
+            and self.money <= limits.money * ROUNDED
         )
 
 

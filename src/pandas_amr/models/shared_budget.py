@@ -11,7 +11,7 @@ from pandas_amr._records.counts import noun_for
 from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import BudgetExceeded
 from pandas_amr.models.budget import BudgetTracker
-from pandas_amr.models.lease import Allowance, Amounts, LeaseError, in_lease_thread
+from pandas_amr.models.lease import ROUNDED, Allowance, Amounts, LeaseError, in_lease_thread
 
 if TYPE_CHECKING:
     from pandas_amr._records.usage import Budget, Usage
@@ -75,7 +75,7 @@ class SharedBudgetTracker(BudgetTracker):
                 await waiting
         finally:
             self._wanted.remove(estimate)
-        self.reserved += estimate
+        self._hold(estimate)
         if not self._is_allowed(estimate):  # the next one would wait
             self._is_wanted_now.set()
 
@@ -96,13 +96,13 @@ class SharedBudgetTracker(BudgetTracker):
     def _is_allowed(self, estimate: Usage) -> bool:
         if self._allowance is None:
             return False
-        total, most = _amounts(self.ledger.total + self.reserved + estimate), self._allowance.most
-        limits = budget_limits(self.budget)
-        return (
-            (total.calls <= most.calls or limits.calls == math.inf)
-            and (total.tokens <= most.tokens or limits.tokens == math.inf)
-            and (total.money <= most.money or limits.money == math.inf)
+        most, limits = self._allowance.most, budget_limits(self.budget)
+        allowed = Amounts(
+            calls=most.calls if math.isfinite(limits.calls) else math.inf,
+            tokens=most.tokens if math.isfinite(limits.tokens) else math.inf,
+            money=most.money if math.isfinite(limits.money) else math.inf,
         )
+        return _amounts(self.ledger.total + self.reserved + estimate).fits_into(allowed)
 
     def _raise_if_used_up(self, estimate: Usage) -> None:
         """Raise if an estimate would not fit, even if others gave back all that they can."""
@@ -118,7 +118,7 @@ class SharedBudgetTracker(BudgetTracker):
             ("tokens", others.tokens, self._told.tokens, own.tokens, limits.tokens),
             ("money", others.money, self._told.money, own.money, limits.money),
         ):
-            if spent - told + more > limit:
+            if spent - told + more > limit * ROUNDED:
                 amount = f"{limit:g} {noun_for(limit, name.removesuffix('s'), name)}"
                 message = (
                     f"The budget of {amount} that runs share as {self.budget.shared!r} is used up."
