@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import pandas_amr as amr
-from moments import move_on, move_on_until, until
+from moments import move_on, move_on_until, turn_engine, until
 from numbered import provider, rows
 from pandas_amr.models.answered_servers import CONNECT_S, FIRST_CONTACT_S, connect_s
 from pandas_amr.models.openai.advice import describe_models
@@ -539,6 +539,33 @@ def test_a_model_that_is_being_loaded_is_waited_for_however_often_it_says_so(ans
     assert told[0] == "WARNING"
     assert set(told[1:]) <= {"INFO"}
     assert len(told) < loading
+
+
+def test_a_model_that_is_being_loaded_is_one_wait_though_a_request_meanwhile_takes_long(caplog):
+    is_held = threading.Event()
+
+    async def script(request):
+        if request.number > 3:
+            return provider(request)
+        if request.number == 2:
+            while not is_held.is_set():
+                await asyncio.sleep(0.005)
+        return Status(503, "Loading model", "unavailable_error")
+
+    with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
+        lm = server.lm(max_tries=1, patience_s=20_000, timeout_s=200_000)
+        running = rows(5).amr.start(**ONE_BY_ONE, lm=lm)
+        until(lambda: "is being loaded" in running.progress.waiting)
+        caplog.clear()
+        move_on_until(lambda: len(server.requests) == 3, server)
+        move_on(60.0)
+        turn_engine()
+        is_held.set()
+        move_on_until(lambda: len(server.requests) > 4, server)
+        assert running.result().output["n"] == 10
+    told = [record for record in caplog.records if record.module == "waits"]
+    assert told
+    assert all(record.levelname == "INFO" and "is being loaded" in record.getMessage() for record in told)
 
 
 @pytest.mark.parametrize(

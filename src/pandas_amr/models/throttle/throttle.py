@@ -238,8 +238,11 @@ class Throttle:
 
     @contextlib.contextmanager
     def report_slow_start(self, lm: LM) -> Iterator[None]:
-        """Report the first request to a server if it takes long; the others wait for it."""
-        if self.gate.is_open:
+        """Report the first request to a server if it takes long; the others wait for it.
+
+        That the server loads its model is reported already, and is why.
+        """
+        if self.gate.is_open or self._loading_since is not None:
             yield
             return
         loop = asyncio.get_running_loop()
