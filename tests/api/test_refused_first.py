@@ -337,7 +337,7 @@ MISSING = TYPICAL.iloc[[4, 9]]  # rows in which no field has a value
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.sampled(13)
 def test_what_is_not_refused_is_computed_of_some_rows_of_none_and_of_missing_values(name, by):
-    feasibility = FeasibilityCheck.of(TYPICAL[["group"]], KINDS, [name], by)
+    feasibility = FeasibilityCheck(TYPICAL[["group"]], KINDS, [name], by)
     taken = [how for how in HOWS if feasibility.aggregation_problem(name, how) is None]
     assert "count" in taken
     for how in taken:

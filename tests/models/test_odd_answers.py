@@ -974,6 +974,7 @@ def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
 
 
 @pytest.mark.parametrize("fault", [Status(500, "oops"), Drop(), Raw(body="{")], ids=["500", "reset", "no JSON"])
+@pytest.mark.sampled(3)
 def test_a_row_that_a_server_fails_at_fails_alone(fault):
     def is_poisoned(request) -> bool:
         return any(unit["text"] == "row 13" for unit in request.units)

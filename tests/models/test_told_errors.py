@@ -135,6 +135,7 @@ BUSY = {
 
 
 @pytest.mark.parametrize("error", BUSY.values(), ids=BUSY.keys())
+@pytest.mark.sampled(3)
 def test_a_busy_server_that_says_so_as_a_success_is_waited_for(error):
     busy = [http({"error": error | {"retry_after": 0}})] * 3  # more than `max_tries`
 
@@ -414,6 +415,7 @@ def mapped(script: Callable[[Any], Any], *, count: int, **options: Any) -> tuple
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 @pytest.mark.parametrize("fails", FAILS.values(), ids=FAILS.keys())
+@pytest.mark.sampled(2)
 def test_a_server_that_fails_at_everything_after_answers_ends_the_run_with_what_was_found(fails, monkeypatch):
     monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.001)
     result, requests = mapped(lambda r: provider(r) if r.number < 5 else fails, count=300)

@@ -522,6 +522,7 @@ def nobody_accepts():
 
 
 @pytest.mark.parametrize("where", ["a closed port", "no such name", "no route", "nobody accepts"])
+@pytest.mark.sampled(2)
 def test_a_server_that_was_never_reached_is_told_with_its_address_and_setting(where):
     """However many rows wait; and though a black hole would take two minutes."""
     with nobody_accepts() as full:

@@ -294,7 +294,7 @@ def _check_user_reduce(job: Job, types: ColumnTypes) -> None:
     if plan.ranking is not None:
         _check_needed("ranking", [plan.ranking.field], job, types)
         used.append(plan.ranking.field)
-    check = FeasibilityCheck.of(job.frame, types, used, job.by)
+    check = FeasibilityCheck(job.frame, types, used, job.by)
     _refuse_user_reduce(check.rows_problem(plan.where, plan.ranking))
     for name, how in aggregations.items():
         if column_of(name, how) in types:
@@ -363,7 +363,7 @@ def _check_types(reduce: Mapping[str, Any], types: ColumnTypes, job: Job) -> Non
     used = list(aggregations)
     if ranking is not None:
         used.append(ranking.field)
-    check = FeasibilityCheck.of(job.frame, types, used, by)
+    check = FeasibilityCheck(job.frame, types, used, by)
     _refuse_field(check.where_problem(reduce["where"]), types, {"bool"})
     _refuse_field(check.ranking_problem(ranking), types, RANKED)
     problem = check.by_problem()

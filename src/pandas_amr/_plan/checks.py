@@ -204,7 +204,7 @@ def _check_group_columns(job: Job, plan: Plan) -> None:
     if not plan.group_columns:
         return
     by = By(*plan.group_columns, sort=False, dropna=False)
-    check = FeasibilityCheck.of(job.frame, {}, (), by)
+    check = FeasibilityCheck(job.frame, {}, (), by)
     problem = check.by_problem()
     if problem is not None:
         raise ColumnError(f"group_columns: {problem.removeprefix('by=')}.")
@@ -225,7 +225,7 @@ def _check_computed(job: Job, plan: Plan, types: ColumnTypes, *, may_choose_none
     if plan.ranking is not None:
         used.append(plan.ranking.field)
     by = job.by or plan.by
-    check = FeasibilityCheck.of(job.frame, types, used, by, may_choose_none=may_choose_none)
+    check = FeasibilityCheck(job.frame, types, used, by, may_choose_none=may_choose_none)
     _refuse(check.rows_problem(plan.where, plan.ranking))
     for name, how in by_pandas.items():
         _refuse(check.aggregation_problem(name, how), f"reduce[{name!r}]: ")

@@ -16,6 +16,8 @@ from pandas_amr._types.violations import LARGEST_EXACT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 PRODUCTS = frozenset({"prod", "product"})  # pandas has two names for it
 EXACT_DIGITS = 76  # of decimals, as many as Arrow's widest have
 COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
@@ -106,7 +108,7 @@ def _overflows_decimal(
 
 
 def _digits_of_product(column: pd.Series) -> float:
-    return float(np.log10(_magnitude(column).clip(lower=1)).sum())
+    return float(np.log10(_magnitude(column).clip(min=1)).sum())
 
 
 def _aggregate_exactly(values: pd.Series, function: str) -> Any:
@@ -137,8 +139,9 @@ def _is_whole(column: pd.Series) -> bool:
     return getattr(column.dtype, "kind", "") in {"i", "u"}
 
 
-def _magnitude(column: pd.Series) -> pd.Series:
-    return column.dropna().astype("float64").abs()
+def _magnitude(column: pd.Series) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = column.dropna().to_numpy(dtype="float64")
+    return np.abs(values)
 
 
 def defensive_copy(rows: Rows) -> Rows:

@@ -106,7 +106,7 @@ def gives_output(
         return True
     if len(aggregations) != 1 or output not in {int, float}:
         return False
-    check = FeasibilityCheck.of(job.frame, types, aggregations, job.by)
+    check = FeasibilityCheck(job.frame, types, aggregations, job.by)
     for name, how in aggregations.items():
         if check.aggregation_problem(name, how) is not None:
             return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 PARTS = 7  # how many beginnings of the rows an output is tried on
 ONE_GROUP = "amr_group"
+ONE_COLUMN = "amr_column"
+TYPICAL_ROWS = 10  # each typical value twice, and a missing one
 ARGUMENTS = {
     "min": "values that have an order",
     "max": "values that have an order",
@@ -73,55 +76,48 @@ class FeasibilityCheck:
     Each ``..._problem`` method returns None if there is no problem, or if only the run can tell.
 
     Attributes:
-        table: rows of the frame, beside typical values of the fields that are still to be found.
-        fields: the types of these fields, by column.
-        by: how the rows are grouped.
+        frame: the frame.
+        fields: the types of the fields that are still to be found, by column.
+        used: the labels of the columns that are computed.
+        keys: how the frame's rows are grouped.
         may_choose_none: whether a run may have no row to reduce.
     """
 
-    table: pd.DataFrame
+    frame: pd.DataFrame
     fields: ColumnTypes
-    by: By | None = None
+    used: Iterable[Any]
+    keys: By | None = None
     may_choose_none: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        frame: pd.DataFrame,
-        fields: ColumnTypes,
-        used: Iterable[Any],
-        by: By | None = None,
-        *,
-        may_choose_none: bool = False,
-    ) -> FeasibilityCheck:
-        """Choose rows of the frame in which the columns in use show all kinds of their values.
+    @cached_property
+    def _columns(self) -> list[int]:
+        """The positions of the frame's columns that are computed, or group the rows."""
+        key_labels = [] if self.keys is None else self.keys.labels
+        return column_positions(self.frame, [*self.used, *key_labels])
 
-        Args:
-            frame: the frame.
-            fields: the types of the fields that are still to be found, by column.
-            used: the labels of the columns that are computed.
-            by: how the rows are grouped.
-            may_choose_none: whether a run may have no row to reduce.
-        """
-        labels = list(used)
-        series: list[pd.Series] = []
-        if by is not None:
-            labels += by.labels
-            series += [key for key in by.keys if isinstance(key, pd.Series)]
-        positions = column_positions(frame, labels)
-        columns = [frame.iloc[:, position] for position in positions]
-        rows = choose_rows(len(frame), columns + series)
-        part = frame.set_flags(allows_duplicate_labels=True).iloc[rows, positions]
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        """The positions of rows in which these columns show all kinds of their values."""
+        columns = [self.frame.iloc[:, position] for position in self._columns]
+        keys = [] if self.keys is None else self.keys.keys
+        series = [key for key in keys if isinstance(key, pd.Series)]
+        return choose_rows(len(self.frame), columns + series)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Rows of the frame, beside typical values of the fields that are still to be found."""
+        frame = self.frame.set_flags(allows_duplicate_labels=True)
+        part = frame.iloc[self._rows, self._columns]
         typical = pd.DataFrame(
-            {name: typical_column(kind, len(rows)) for name, kind in fields.items()},
+            {name: typical_column(kind, len(part)) for name, kind in self.fields.items()},
             index=part.index,
         )
-        return cls(
-            add_findings(part, typical),
-            fields,
-            by.at(rows, part.index) if by is not None else None,
-            may_choose_none=may_choose_none,
-        )
+        return add_findings(part, typical)
+
+    @cached_property
+    def by(self) -> By | None:
+        """How the rows of the table are grouped."""
+        return None if self.keys is None else self.keys.at(self._rows, self.table.index)
 
     def rows_problem(self, where: object, ranking: Ranking | None) -> str | None:
         """Tell why the rows cannot be chosen, grouped or ranked."""
@@ -191,7 +187,7 @@ class FeasibilityCheck:
             return None
         functions = function_of(how)
         for function in as_list(functions):
-            if not _may_be_tried(function):
+            if not _may_be_tried(function) or self._is_computed_of_any(label, function):
                 continue
             alone = {name: (label, function)} if is_named(how) else {label: function}
             if self._fails_by_groups(alone):
@@ -206,6 +202,15 @@ class FeasibilityCheck:
                 "say one function, or a list of their names"
             )
         return None
+
+    def _is_computed_of_any(self, label: object, function: object) -> bool:
+        """Whether a field's type alone tells that pandas computes it: of all rows, by its name."""
+        if self.keys is not None or label not in self.fields or not isinstance(function, str):
+            return False
+        try:
+            return _computes(function, self.fields[label])
+        except TypeError:  # a type that cannot be hashed
+            return False
 
     def _fails(self, aggregations: Aggregations) -> bool:
         """Whether pandas cannot compute aggregations."""
@@ -326,7 +331,8 @@ class FeasibilityCheck:
 
     def _has_columns(self, labels: Sequence[Any]) -> bool:
         """Whether all labels are known; what a function without a type finds is not."""
-        columns = all_labels(self.table) | set(self.table.index.names)
+        frame = self.frame
+        columns = all_labels(frame) | self.fields.keys() | set(frame.index.names)
         return all(label in columns for label in labels)
 
     def _describe(self, label: object) -> str:
@@ -340,6 +346,13 @@ class FeasibilityCheck:
         if isinstance(values.dtype, pd.CategoricalDtype) and not values.dtype.ordered:
             return f"{label!r} holds categories without an order"
         return f"{label!r} holds {values.dtype}"
+
+
+@functools.lru_cache
+def _computes(function: str, kind: object) -> bool:
+    """Whether pandas computes a column of a type, by the name of a function."""
+    table = pd.DataFrame({ONE_COLUMN: typical_column(kind, TYPICAL_ROWS)})
+    return not _raises(aggregate, table, {ONE_COLUMN: function}, None)
 
 
 def _may_be_tried(function: object) -> bool:
