@@ -162,6 +162,28 @@ def test_a_pause_that_one_process_is_asked_for_holds_for_all():
     assert min(later) >= 60.0 - 0.1
 
 
+@pytest.mark.parametrize("asked", [0, 1], ids=["this process", "another process"])
+def test_a_request_waits_no_longer_than_its_patience_whoever_has_the_patience_for_a_longer_pause(asked):
+    """The server asks for an hour; what was sent before that is answered later, and ends no pause."""
+
+    async def scenario(clock, process, provider):
+        made = [process(number) for number in range(2)]
+        await asyncio.gather(*(one.run(provider(60_000), 20) for one in made))
+        refused, late = [await made[asked].throttle.acquire(1.0) for _ in range(2)]
+        busy = amr.ModelUnavailable("Slow down.", busy=True)
+        made[asked].throttle.record_refusal(refused, retry_after_s=3600.0, limits=None, error=busy)
+        await asyncio.sleep(1.0)
+        began = clock()
+        waiting = asyncio.create_task(made[0].throttle.acquire(1.0, amr.LM("m", patience_s=30)))
+        await asyncio.sleep(10.0)
+        made[asked].throttle.record_answer(late, tokens=1.0, limits=None)
+        with pytest.raises(amr.ModelUnavailable, match=r"Nothing was answered for 30 s \(LM\(patience_s"):
+            await waiting
+        return clock() - began
+
+    assert in_time(scenario) == pytest.approx(40.0 if asked == 0 else 30.0, abs=1.0)
+
+
 def test_a_process_alone_is_as_fast_with_a_lease_as_without():
     async def scenario(clock, process, provider):
         server = provider(60_000, latency_s=1.0)
