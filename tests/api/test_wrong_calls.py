@@ -247,7 +247,9 @@ WRONG = {
         amr.UsageError,
         r"confirm=...\) takes a function of an Estimate; this one does not take exactly one argument",
     ),
-    "parallelism as a text": (lambda lm: amr.LM("m", max_parallelism="8"), amr.UsageError, "at least 1, not '8'"),
+    "parallelism as a text": (lambda lm: amr.LM("m", max_parallelism="8"), amr.UsageError, "from 1, not '8'"),
+    "parallelism without end": (lambda lm: amr.LM("m", max_parallelism=math.inf), amr.UsageError, "from 1, not inf"),
+    "a part of a request": (lambda lm: amr.LM("m", max_parallelism=1.5), amr.UsageError, "from 1, not 1.5"),
     "a field of a plan that is set": (
         lambda lm: setattr(amr.Plan(), "shard_size", 5),
         amr.PlanError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -20,12 +21,13 @@ import pandas_amr as amr
 from moments import until
 from numbered import number, provider, rows
 from pandas_amr._context.environment import VARIABLES
-from pandas_amr._journal.leases import MOST_FILES, LeaseFolder, open_leases
+from pandas_amr._journal.leases import MOST_FILES, LeaseFolder, name_limits, open_leases
 from pandas_amr._journal.local_disk import network_type
 from pandas_amr._records.engine import submit
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._records.usage import Ledger, Usage
-from pandas_amr.models.lease import Amounts, PaceReport
+from pandas_amr.models import lease
+from pandas_amr.models.lease import Amounts, PaceReport, in_lease_thread
 from pandas_amr.models.shared_budget import SharedBudgetTracker, budget_limits
 from pandas_amr.models.throttle.shares import Use, fair_share
 from pandas_amr.testing import RateLimit, ScriptedServer
@@ -158,6 +160,28 @@ def test_a_pause_that_one_process_is_asked_for_holds_for_all():
     later = in_time(scenario)
     assert len(later) == 41
     assert min(later) >= 60.0 - 0.1
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["this process", "another process"])
+def test_a_request_waits_no_longer_than_its_patience_whoever_has_the_patience_for_a_longer_pause(asked):
+    """The server asks for an hour; what was sent before that is answered later, and ends no pause."""
+
+    async def scenario(clock, process, provider):
+        made = [process(number) for number in range(2)]
+        await asyncio.gather(*(one.run(provider(60_000), 20) for one in made))
+        refused, late = [await made[asked].throttle.acquire(1.0) for _ in range(2)]
+        busy = amr.ModelUnavailable("Slow down.", busy=True)
+        made[asked].throttle.record_refusal(refused, retry_after_s=3600.0, limits=None, error=busy)
+        await asyncio.sleep(1.0)
+        began = clock()
+        waiting = asyncio.create_task(made[0].throttle.acquire(1.0, amr.LM("m", patience_s=30)))
+        await asyncio.sleep(10.0)
+        made[asked].throttle.record_answer(late, tokens=1.0, limits=None)
+        with pytest.raises(amr.ModelUnavailable, match=r"Nothing was answered for 30 s \(LM\(patience_s"):
+            await waiting
+        return clock() - began
+
+    assert in_time(scenario) == pytest.approx(40.0 if asked == 0 else 30.0, abs=1.0)
 
 
 def test_a_process_alone_is_as_fast_with_a_lease_as_without():
@@ -440,6 +464,21 @@ def test_old_files_are_removed_and_the_folder_is_bounded(leases):
     assert not (leases / "budget-old-1.sqlite-wal").exists()
 
 
+@pytest.mark.parametrize("change", ["space = 'earlier/pid:[1]'", "space = '', beat = 1e9"])
+def test_a_pause_from_before_the_machine_was_started_again_is_over(change, leases):
+    """The clock of a machine begins anew with it: a time of before may be days ahead, and nobody would end the wait."""
+    now = time.monotonic()
+    folder = LeaseFolder(leases)
+    folder.pace("server", "k", "m").leave(PaceReport(paused_until=now + 500))
+    other = folder.pace_of_member(name_limits("server", "k", "m"), "other")
+    (peer,) = other.exchange(PaceReport())
+    assert (peer.lives, peer.report.paused_until) == (False, now + 500)
+    (path,) = leases.glob("limits-*.sqlite")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE members SET {change} WHERE name = ?", (peer.name,))
+    assert other.exchange(PaceReport()) == []
+
+
 # Where it is
 
 
@@ -616,3 +655,31 @@ def test_a_shared_budget_that_cannot_be_counted_is_refused_or_ends_the_run(lease
     monkeypatch.setenv("AMR_LEASE", "off")
     with pytest.raises(amr.UsageError, match="counts in a folder that processes share, and none is"):
         rows(3).amr.map_reduce(**ONE_BY_ONE, lm=refusing.lm(), budget=budget)
+
+
+def test_a_shared_budget_whose_file_holds_what_nobody_foresaw_ends_the_run(leases, refusing):
+    """Who waits for a part of the budget is told so, and does not wait for ever."""
+    budget = amr.Budget(calls=5, shared="job")
+    LeaseFolder(leases).budget("job", budget_limits(budget)).exchange(Amounts(), [Amounts()], is_short=True)
+    (path,) = leases.glob("budget-*.sqlite")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE members SET state = '{}'")
+    result = rows(3).amr.map_reduce(**ONE_BY_ONE, lm=refusing.lm(), budget=budget)
+    assert result.stopped == "The shared budget 'job' can no longer be counted: KeyError('most')"
+
+
+def test_leases_are_exchanged_once_a_thread_can_be_started_after_one_that_could_not(monkeypatch):
+    """A queue of work that has no thread would be waited for by all that come later."""
+    monkeypatch.setattr(lease, "_queues", {})
+
+    async def call():
+        return await asyncio.wait_for(in_lease_thread(lambda: "done"), 60)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            asyncio.run(call())
+    assert asyncio.run(call()) == "done"

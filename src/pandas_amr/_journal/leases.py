@@ -57,6 +57,10 @@ class _Member:
     has_left: bool
     state: dict[str, Any]
 
+    def shares_clock(self, now: float) -> bool:
+        """Tell whether its times are of this clock, which begins anew with the machine."""
+        return self.beat <= now + STALE_S and not self.process.is_of_earlier_boot
+
     def lives(self, now: float, stale_s: float) -> bool:
         """Tell whether it is still there, and gives signs of life."""
         if self.has_left or abs(now - self.beat) > stale_s:
@@ -103,7 +107,8 @@ def _sort_members(members: Sequence[_Member], now: float) -> tuple[list[Peer], l
     for member in members:
         known = {name: value for name, value in member.state.items() if name in REPORT_FIELDS}
         peer = Peer(member.name, member.lives(now, STALE_S), PaceReport(**known))
-        if peer.lives or peer.report.paused_until > now:
+        is_paused = peer.report.paused_until > now and member.shares_clock(now)
+        if peer.lives or is_paused:
             peers.append(peer)
         else:
             ended.append(member.name)

@@ -28,12 +28,22 @@ class ProcessId:
 
     def has_ended(self) -> bool:
         """Tell whether it has surely ended; False if it may live."""
+        if self.is_of_earlier_boot:
+            return True
         own = this_process()
-        if not self.space or own.space.partition("/")[0] != self.space.partition("/")[0]:
-            return bool(self.space and own.space)  # of another boot: nothing of it is left
+        if not self.space or not own.space:
+            return False
         if own.space != self.space:  # another container's: its numbers mean nothing here
             return False
         return _read_start(self.pid) != self.started
+
+    @property
+    def is_of_earlier_boot(self) -> bool:
+        """Whether the machine has surely been started again since: nothing of it is left."""
+        own = this_process()
+        if not self.space or not own.space:
+            return False
+        return own.space.partition("/")[0] != self.space.partition("/")[0]
 
 
 def this_process() -> ProcessId:

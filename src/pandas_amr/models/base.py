@@ -594,8 +594,8 @@ class LM(CopiedHere):
             _check_positive(name, getattr(self, name))
         self._check_prices()
         most = self.max_parallelism
-        if most is not None and not (_is_number(most) and most >= 1):
-            raise UsageError(f"LM(max_parallelism=...) must be at least 1, not {most!r}.")
+        if most is not None and not is_whole(most, least=1):
+            raise UsageError(f"LM(max_parallelism=...) takes a whole number from 1, not {most!r}.")
 
     def _check_prices(self) -> None:
         if self.prices is None:

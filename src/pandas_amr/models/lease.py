@@ -238,9 +238,10 @@ def _queue() -> queue.SimpleQueue[_Work]:
     with _lock:
         works = _queues.get(os.getpid())
         if works is None:
-            works = _queues[os.getpid()] = queue.SimpleQueue()
+            works = queue.SimpleQueue()
             thread = threading.Thread(target=_work_off, args=(works,), name=THREAD, daemon=True)
-            thread.start()
+            thread.start()  # may fail: a queue that no thread works off is not kept
+            _queues[os.getpid()] = works
         return works
 
 

@@ -135,9 +135,10 @@ class SharedBudgetTracker(BudgetTracker):
                 self._allowance = await in_lease_thread(
                     self._exchange_lease, spent, self._wishes(), is_short
                 )
-            except LeaseError as error:
+            except Exception as error:  # noqa: BLE001 (requests wait for it: they are told)
+                reason = str(error) if isinstance(error, LeaseError) else repr(error)
                 name = self.budget.shared
-                self._failure = f"The shared budget {name!r} can no longer be counted: {error}"
+                self._failure = f"The shared budget {name!r} can no longer be counted: {reason}"
             self._told = spent
             self._wake_waiting()
             await self._pause()

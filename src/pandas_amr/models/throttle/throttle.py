@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.trace import record_wait
+from pandas_amr.errors import ModelUnavailable
 from pandas_amr.models.answered_servers import has_answered, patience_s
 from pandas_amr.models.throttle.gate import Gate
 from pandas_amr.models.throttle.outage import (
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
 
     from pandas_amr._records.events import WaitKind
     from pandas_amr._records.trace import WaitRecord
-    from pandas_amr.errors import ModelConfigError, ModelUnavailable
+    from pandas_amr.errors import ModelConfigError
     from pandas_amr.models.base import LM, RateLimits
     from pandas_amr.models.lease import PaceLease, PaceReport
     from pandas_amr.models.throttle.rates import Bucket
 
 NO_TIME_S = 1e-6  # what rounding leaves of a wait that is over
+ASKED_ANOTHER = "The server asked another process to wait."
 SLOW_FIRST_S = 4.0  # a first answer that takes longer is reported; by then a connection was made
 
 
@@ -357,9 +359,9 @@ class Throttle:
         self.unserved.clear()
         self.given_up = 0
         self._end(ticket)
-        self._set_trouble(None)
         self._loading_since = None
         if now >= self._paused_until:  # otherwise it was sent before the pause
+            self._set_trouble(None)
             self.reporter.end_wait()
         if tokens:
             self.pace.return_tokens(ticket.tokens - tokens)
@@ -530,6 +532,7 @@ class Throttle:
             if other.paused_until > self._paused_until:
                 self._paused_until = other.paused_until
                 self._pause_reason = "another process was asked to wait"
+                self._set_trouble(self._trouble or ModelUnavailable(ASKED_ANOTHER, busy=True))
         for other in active:
             if other.gone_since is not None and other.gone_since > self._reached_at:
                 self._outage.begin(other.gone_since)  # one request goes, and shows it
