@@ -119,7 +119,7 @@ class Tool(CopiedHere):
 
     def _check_function(self) -> None:
         if not callable(self.func):
-            raise UsageError(f"A tool is a function, not {self.func!r}.")
+            raise UsageError(f"A tool is a function, not {show_refused(self.func)}.")
         if isinstance(self.func, Tool):
             raise UsageError(
                 f"{self.func!r} is a tool already; its function is {self.func.name}.func."
@@ -136,21 +136,25 @@ class Tool(CopiedHere):
         for option in ("name", "description", "version"):
             value = getattr(self, option)
             if not isinstance(value, str):
-                raise UsageError(f"Tool({option}=...) takes a text, not {value!r}.")
+                raise UsageError(f"Tool({option}=...) takes a text, not {show_refused(value)}.")
         if not isinstance(self.isolated, bool):
-            raise UsageError(f"Tool(isolated=...) takes True or False, not {self.isolated!r}.")
+            raise UsageError(
+                f"Tool(isolated=...) takes True or False, not {show_refused(self.isolated)}."
+            )
         schema = self.args_schema
         is_model = isinstance(schema, type) and issubclass(schema, BaseModel)
         if schema is not None and not is_model:
-            raise UsageError(f"Tool(args_schema=...) takes a pydantic model, not {schema!r}.")
+            raise UsageError(
+                f"Tool(args_schema=...) takes a pydantic model, not {show_refused(schema)}."
+            )
         check_timeout(self.timeout_s)
 
     def _check_name(self) -> str:
         name = self.name or getattr(self.func, "__name__", "")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UsageError(
-                f"A tool's name consists of letters, digits, _ and -, and is not {name!r}: "
-                "Tool(f, name=...)."
+                f"A tool's name consists of letters, digits, _ and -, and is not "
+                f"{show_refused(name)}: Tool(f, name=...)."
             )
         if name in RESERVED:
             raise UsageError(f"The library has its own tool {name!r}: Tool(f, name=...).")
@@ -277,17 +281,10 @@ class PythonREPLTool(CopiedHere):
         _check_packages(self.packages)
         if not isinstance(self.limits, Limits):
             raise UsageError(
-                f"PythonREPLTool(limits=...) takes amr.Limits(...), not {self.limits!r}."
+                "PythonREPLTool(limits=...) takes amr.Limits(...), "
+                f"not {show_refused(self.limits)}."
             )
-        choices = typing.get_args(Isolation)
-        if self.isolation not in choices:
-            listed = ", ".join(map(repr, choices))
-            suggestion = did_you_mean(self.isolation, choices)
-            if self.isolation in CONTAINERS:
-                suggestion = " For a container: sandbox=amr.ContainerSandbox(...)."
-            raise UsageError(
-                f"PythonREPLTool(isolation=...) takes {listed}, not {self.isolation!r}.{suggestion}"
-            )
+        self._check_isolation()
         if self.sandbox is not None:
             self._check_sandbox()
         object.__setattr__(self, "packages", tuple(self.packages))
@@ -300,6 +297,21 @@ class PythonREPLTool(CopiedHere):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, sandbox=unpack(state["sandbox"]))
+
+    def _check_isolation(self) -> None:
+        choices = typing.get_args(Isolation)
+        given: object = self.isolation
+        suggestion = ""
+        if isinstance(given, str):
+            if given in choices:
+                return
+            suggestion = did_you_mean(given, choices)
+            if given in CONTAINERS:
+                suggestion = " For a container: sandbox=amr.ContainerSandbox(...)."
+        listed = ", ".join(map(repr, choices))
+        raise UsageError(
+            f"PythonREPLTool(isolation=...) takes {listed}, not {show_refused(given)}.{suggestion}"
+        )
 
     def _check_sandbox(self) -> None:
         if not isinstance(self.sandbox, Sandbox):
@@ -417,7 +429,7 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
             raise UsageError("tools= takes PythonREPLTool(), with parentheses.")
         elif _names_repl(candidate):
             raise UsageError(
-                f"A tool is a function, not {candidate!r}. Did you mean {REPL_EXAMPLE}?"
+                f"A tool is a function, not {show_refused(candidate)}. Did you mean {REPL_EXAMPLE}?"
             )
         else:
             functions.append(candidate if isinstance(candidate, Tool) else Tool(candidate))
@@ -450,7 +462,7 @@ def check_result_limit(characters: Any) -> None:
     if not is_whole or characters < LEAST_RESULT_CHARS:
         raise UsageError(
             f"Tool(max_result_chars=...) takes a whole number from {LEAST_RESULT_CHARS}, or None "
-            f"for no limit, not {characters!r}."
+            f"for no limit, not {show_refused(characters)}."
         )
 
 
@@ -465,7 +477,8 @@ def check_timeout(seconds: Any) -> None:
     is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds < math.inf:
         raise UsageError(
-            f"Tool(timeout_s=...) takes seconds above 0, or None for no limit, not {seconds!r}."
+            "Tool(timeout_s=...) takes seconds above 0, or None for no limit, "
+            f"not {show_refused(seconds)}."
         )
 
 
@@ -476,7 +489,9 @@ def source_of(func: Callable[..., Any]) -> tuple[str, str]:
         UsageError: it is not a plain function, or its source cannot be read.
     """
     if inspect.iscoroutinefunction(func) or not inspect.isfunction(func):
-        raise UsageError(f"Tool(isolated=True) takes a plain function with def, not {func!r}.")
+        raise UsageError(
+            f"Tool(isolated=True) takes a plain function with def, not {show_refused(func)}."
+        )
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(func)))
     except (OSError, SyntaxError):
@@ -485,7 +500,9 @@ def source_of(func: Callable[..., Any]) -> tuple[str, str]:
         ) from None
     definition = tree.body[0]
     if not isinstance(definition, ast.FunctionDef):
-        raise UsageError(f"Tool(isolated=True) takes a function with def, not {func!r}.")
+        raise UsageError(
+            f"Tool(isolated=True) takes a function with def, not {show_refused(func)}."
+        )
     if func.__closure__:
         raise UsageError(
             f"Tool(isolated=True): {func.__name__} uses variables around it, which do not exist in "

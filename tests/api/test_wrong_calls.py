@@ -340,6 +340,39 @@ def test_a_frame_in_the_place_of_a_setting_is_refused_without_its_cells(name):
     assert CELL not in str(caught.value)
 
 
+MAKERS = {
+    "LM": (
+        lambda **given: amr.LM(**{"model": "m"} | given),
+        "model base_url temperature timeout_s patience_s max_parallelism max_tries rpm seed prices abilities hedge",
+    ),
+    "LM's answers": (
+        lambda **given: amr.LM(**{"model": "m"} | given),
+        "max_output_tokens reasoning_effort journal_as",
+    ),
+    "Agent": (lambda **given: amr.Agent(**{"instruction": "Read."} | given), "instruction role max_steps"),
+    "Budget": (lambda **given: amr.Budget(**{"calls": 5} | given), "money calls seconds shared confirm"),
+    "Tool": (lambda **given: amr.Tool(**{"func": len, "name": "size"} | given), "func name timeout_s"),
+    "PythonREPLTool": (amr.PythonREPLTool, "limits isolation"),
+    "Journal": (amr.Journal, "path"),
+}
+MADE = [
+    pytest.param(make, name, id=f"{kind} {name}") for kind, (make, names) in MAKERS.items() for name in names.split()
+]
+
+
+@pytest.mark.parametrize(("make", "name"), MADE)
+def test_a_frame_in_the_place_of_an_argument_of_what_a_call_takes_is_refused_without_its_cells(make, name):
+    with pytest.raises(amr.UsageError) as caught:
+        make(**{name: ROWS})
+    assert CELL not in str(caught.value)
+    assert "DataFrame" in str(caught.value)
+
+
+def test_true_is_no_number_of_steps():
+    with pytest.raises(amr.UsageError, match=r"Agent\(max_steps=\.\.\.\) takes a whole number from 1, not True\."):
+        amr.Agent("Read.", max_steps=True)
+
+
 def test_a_key_that_is_taken_for_a_model_is_not_repeated():
     for call in (lambda: DF.amr.map("Read.", lm=KEY), lambda: amr.LM(KEY), lambda: amr.configure(lm=KEY)):
         with pytest.raises(amr.UsageError) as caught:

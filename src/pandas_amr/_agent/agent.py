@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr.errors import InvalidOutput, UsageError
 from pandas_amr.models.base import refuse_clients
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
@@ -72,15 +73,16 @@ class Agent(CopiedHere):
         if not callable(self.instruction) and not is_instruction(self.instruction):
             raise UsageError(
                 "Agent(instruction) takes a text, or a function that returns one, not "
-                f"{self.instruction!r}."
+                f"{show_refused(self.instruction)}."
             )
         for name in ("role", "goal", "background"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                raise UsageError(f"Agent({name}=...) takes a text, not {value!r}.")
+                raise UsageError(f"Agent({name}=...) takes a text, not {show_refused(value)}.")
         steps = self.max_steps
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
-            raise UsageError(f"Agent(max_steps=...) takes a whole number from 1, not {steps!r}.")
+        if steps is not None and not is_whole(steps, least=1):
+            given = show_refused(steps)
+            raise UsageError(f"Agent(max_steps=...) takes a whole number from 1, not {given}.")
         tools, repl = as_tools(self.tools)
         object.__setattr__(self, "own_tools", tools)
         object.__setattr__(self, "own_repl", repl)

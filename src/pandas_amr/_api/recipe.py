@@ -484,7 +484,8 @@ class Recipe(CopiedHere, Pipeline):
         return None if is_rows(reached.value, done) else reached.value
 
     def __repr__(self) -> str:
-        return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
+        verbs = ", ".join(stage.verb for stage in self._stages)
+        return f"<Recipe {verbs or 'without a stage'}>"
 
 
 @dataclass(frozen=True)

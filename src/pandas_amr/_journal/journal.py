@@ -129,7 +129,7 @@ class Journal:
         self, path: str | Path, *, refresh: bool = False, keep_inputs: bool = False
     ) -> None:
         if not isinstance(path, str | os.PathLike) or not str(path):
-            raise UsageError(f"Journal(path) takes a file's path, not {path!r}.")
+            raise UsageError(f"Journal(path) takes a file's path, not {show_refused(path)}.")
         self.path = absolute_path(path)
         self.refresh = refresh
         self.keep_inputs = keep_inputs
@@ -684,15 +684,16 @@ def _seconds(older_than: object) -> float:
     elif isinstance(older_than, bool) or not isinstance(older_than, Real):
         days = math.nan
     if not days >= 0:
-        raise UsageError(
-            f"prune(older_than=) takes a timedelta or days, 0 or more, not {older_than!r}."
-        )
+        given = show_refused(older_than)
+        raise UsageError(f"prune(older_than=) takes a timedelta or days, 0 or more, not {given}.")
     return float(min(days, MOST_DAYS)) * 86_400
 
 
 def _check_keep(keep: object) -> int:
     if isinstance(keep, bool | np.timedelta64) or not isinstance(keep, Integral) or int(keep) < 0:
-        raise UsageError(f"prune(keep=) takes a whole number of runs, 0 or more, not {keep!r}.")
+        raise UsageError(
+            f"prune(keep=) takes a whole number of runs, 0 or more, not {show_refused(keep)}."
+        )
     return min(int(keep), sys.maxsize)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pandas_amr._journal.database import Kind
 from pandas_amr._journal.entries import decode
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import UsageError
 
@@ -133,7 +134,8 @@ def read_labels(where: object) -> Labels:
     """
     if not isinstance(where, Mapping) or not where:
         raise UsageError(
-            f"forget(where=) takes a dict with one or more of {', '.join(TAKES)}, not {where!r}."
+            f"forget(where=) takes a dict with one or more of {', '.join(TAKES)}, "
+            f"not {show_refused(where)}."
         )
     values: dict[str, tuple[Any, ...]] = {}
     for name, given in where.items():
@@ -164,7 +166,8 @@ def _read_value(name: str, value: object) -> Any:
     if read is None or (name == "kind" and read not in KINDS):
         several = "" if name in SQL else ", or several"
         raise UsageError(
-            f"forget(where={{{name!r}: ...}}) takes {TAKES[name]}{several}, not {value!r}."
+            f"forget(where={{{name!r}: ...}}) takes {TAKES[name]}{several}, "
+            f"not {show_refused(value)}."
         )
     return read
 

@@ -316,7 +316,9 @@ class Plan(BaseModel):
         if sample is None:
             return self._require_binding().estimate
         if not is_whole(sample, least=1):
-            raise PlanError(f"estimate(sample=...) takes a number of units, not {sample!r}.")
+            raise PlanError(
+                f"estimate(sample=...) takes a number of units, not {show_refused(sample)}."
+            )
         return self._require_binding().sampled(sample)
 
     def requests(self, count: int = 3) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._plan.aggregations import SYNONYMS
 from pandas_amr._records.keywords import suggest_keyword
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _describe_value(problem: ErrorDetails) -> str:
         choices = CHOICE.findall(problem["ctx"]["expected"])
         synonyms = SYNONYMS if parts[0] == "aggregations" else None
         suggestion = did_you_mean(value, choices, synonyms=synonyms)
-        return f"{message}, not {value!r}.{suggestion}"
+        return f"{message}, not {show_refused(value)}.{suggestion}"
     if message.endswith("?"):
         return message
     return f"{message}."

@@ -331,10 +331,12 @@ def _as_duration(value: object) -> dt.timedelta | None:
     seconds = _seconds_of(value)
     if seconds is None:
         advice = f" Did you mean '{value}d'?" if _is_count(value) else ""
-        message = f"takes a time such as '7d', '12h', '30m' or a timedelta, not {value!r}.{advice}"
+        given = show_refused(value)
+        message = f"takes a time such as '7d', '12h', '30m' or a timedelta, not {given}.{advice}"
         raise ValueError(message)
     if not seconds > 0:
-        message = f"takes a time above 0, not {value!r}; without it failed rows are always asked"
+        given = show_refused(value)
+        message = f"takes a time above 0, not {given}; without it failed rows are always asked"
         raise ValueError(message)
     return dt.timedelta(seconds=min(seconds, LONGEST_S))
 
@@ -375,7 +377,7 @@ def _duration_to_json(value: dt.timedelta | None) -> str | None:
 
 def _check_not_bool(value: object) -> Any:
     if isinstance(value, bool):
-        message = f"takes a whole number from 1, or None for never, not {value!r}"
+        message = f"takes a whole number from 1, or None for never, not {show_refused(value)}"
         raise ValueError(message)  # noqa: TRY004 (what pydantic reads)
     return value
 

@@ -10,7 +10,7 @@ from pandas_amr._records.counts import counted
 from pandas_amr._records.html import Figure, root, table
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
-from pandas_amr._records.refused import takes_arguments
+from pandas_amr._records.refused import show_refused, takes_arguments
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _check_confirmation(confirm: object) -> None:
         return
     wanted = "Budget(confirm=...) takes a function of an Estimate"
     if not callable(confirm):
-        raise UsageError(f"{wanted}, not {confirm!r}.")
+        raise UsageError(f"{wanted}, not {show_refused(confirm)}.")
     if not takes_arguments(confirm, 1):
         raise UsageError(f"{wanted}; this one does not take exactly one argument.")
 
@@ -235,13 +235,17 @@ class Budget(CopiedHere):
         for name, value in limits.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not value > 0:  # NaN is not
-                raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
+                raise UsageError(
+                    f"Budget({name}=...) takes a number above 0, not {show_refused(value)}."
+                )
 
     def _check_shared(self, shared: object) -> None:
         if shared is None:
             return
         if not isinstance(shared, str) or not shared.strip():
-            raise UsageError(f"Budget(shared=...) takes the name of a budget, not {shared!r}.")
+            raise UsageError(
+                f"Budget(shared=...) takes the name of a budget, not {show_refused(shared)}."
+            )
         if self.money is None and self.tokens is None and self.calls is None:
             raise UsageError(
                 f"Budget(shared={shared!r}) takes at least one of money=, tokens=, calls=: what "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.refused import show_refused
 from pandas_amr._result.compare import is_same, plain_value
 from pandas_amr._result.frames import have_findings
 from pandas_amr.errors import UsageError
@@ -101,7 +102,9 @@ def compare_results(
         UsageError: one is not in memory, or the two cannot be compared.
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
-        raise UsageError(f"diff(tolerance=...) takes a share from 0, not {tolerance!r}.")
+        raise UsageError(
+            f"diff(tolerance=...) takes a share from 0, not {show_refused(tolerance)}."
+        )
     own = _read_side(*first)
     other = _read_side(*second)
     fields = [field for field in own.fields if field in other.fields]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pandas_amr._records.refused import show_refused
 from pandas_amr._result.computed_anew import KnownCall, correct_without_run, rebuild_findings
 from pandas_amr._result.correction_frames import read_frame
 from pandas_amr._result.given_corrections import Correctable, CorrectionReader
@@ -32,9 +33,9 @@ def override_findings(
         UsageError: they do not fit, or the answer cannot be made anew; nothing has changed.
     """
     if by not in {"label", "position"}:
-        raise UsageError(f"override(by=...) takes 'label' or 'position', not {by!r}.")
+        raise UsageError(f"override(by=...) takes 'label' or 'position', not {show_refused(by)}.")
     if not isinstance(reduce, bool):
-        raise UsageError(f"override(reduce=...) takes True or False, not {reduce!r}.")
+        raise UsageError(f"override(reduce=...) takes True or False, not {show_refused(reduce)}.")
     kinds = _find_types(result)
     checked = _read(result, kinds, corrections, call, by=str(by))
     if not any(checked.values()):

@@ -16,7 +16,7 @@ from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.folders import replace_file
 from pandas_amr._records.html import LIGHT, Html, element, escape, join, shorten, style
-from pandas_amr._records.refused import is_whole
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._result.card import (
     RULES as CARD_RULES,
@@ -183,7 +183,9 @@ def report_of(
         UsageError: a column is not in the frame, or ``max_rows`` is no number of rows.
     """
     if not is_whole(max_rows, least=0):
-        raise UsageError(f"to_html(max_rows=...) takes a number of rows from 0, not {max_rows!r}.")
+        raise UsageError(
+            f"to_html(max_rows=...) takes a number of rows from 0, not {show_refused(max_rows)}."
+        )
     shown = _Shown(result, found, columns)
     question = question_of(result) or "Result"
     body = join(
@@ -213,7 +215,7 @@ def write_report(path: str | os.PathLike[str] | SupportsWrite, text: str) -> Non
         path.write(text)
         return
     if not isinstance(path, str | os.PathLike) or not str(path):
-        raise UsageError(f"to_html(buf) takes the path of a file, not {path!r}.")
+        raise UsageError(f"to_html(buf) takes the path of a file, not {show_refused(path)}.")
     file = Path(path)
     if file.is_dir():
         raise UsageError(f"{path} is a folder. Name a file, such as report.html.")
@@ -311,7 +313,9 @@ def _places(columns: Columns) -> list[int]:
 
 def _check_columns(result: Result, columns: Sequence[Hashable]) -> list[Hashable]:
     if isinstance(columns, str) or not hasattr(columns, "__iter__"):
-        raise UsageError(f"to_html(columns=...) takes a list of columns, not {columns!r}.")
+        raise UsageError(
+            f"to_html(columns=...) takes a list of columns, not {show_refused(columns)}."
+        )
     wanted = list(columns)
     labels: list[Any] = list(read_head(result.frame, 0).columns)
     for column in wanted:

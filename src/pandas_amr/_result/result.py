@@ -16,6 +16,7 @@ from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr._records.timeline import Timeline
 from pandas_amr._records.trace import EARLIER_NODE, JOURNAL_NODE
 from pandas_amr._records.tracebacks import user_traceback
@@ -327,10 +328,12 @@ class Result(CopiedHere, Generic[Output, Kind]):
         """
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise UsageError(
-                f"verify(share=...) takes a share above 0 and at most 1, not {share!r}."
+                f"verify(share=...) takes a share above 0 and at most 1, not {show_refused(share)}."
             )
         if not isinstance(tolerance, int | float) or not tolerance >= 0:
-            raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
+            raise UsageError(
+                f"verify(tolerance=...) takes a share from 0, not {show_refused(tolerance)}."
+            )
         if self.origin is None or not self.origin.lms:
             raise UsageError(
                 "Nothing can be verified: this result was loaded or unpickled, or no model mapped."

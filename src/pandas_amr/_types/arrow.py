@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ForwardRef, Literal, get_args, get_origin
 import pyarrow as pa
 from pydantic import AnyUrl, AwareDatetime
 
+from pandas_amr._records.refused import show_refused
 from pandas_amr._types.record import check_distinct, check_members
 from pandas_amr._types.resolve import UNIONS, choices_of, object_fields, without_none
 from pandas_amr._types.schema import recursion_error
@@ -166,7 +167,7 @@ def _choice_type(choices: Sequence[Any]) -> pa.DataType:
     """Return the Arrow type of choices. Those of several types are held as JSON text."""
     for choice in choices:
         if not isinstance(choice, str | bool | int | float):
-            raise UsageError(f"A choice is a text, a number or a bool, not {choice!r}.")
+            raise UsageError(f"A choice is a text, a number or a bool, not {show_refused(choice)}.")
     check_distinct(choices, "Literal or Enum")
     if is_mixed(choices):
         return pa.string()

@@ -135,7 +135,7 @@ def _make_record(
 
 def _check_name(field: object) -> None:
     if not isinstance(field, str) or not field.isidentifier() or field.startswith("_"):
-        raise UsageError(f"A finding's field is named like a variable, not {field!r}.")
+        raise UsageError(f"A finding's field is named like a variable, not {show_refused(field)}.")
     if field in RESERVED_BY_PYDANTIC:
         raise UsageError(
             f"A finding's field cannot be named {field!r}: pydantic reserves that name; "
@@ -226,7 +226,7 @@ def literal_of(choices: list[Any], what: str) -> Any:
     for value in values:
         if value is not None and not isinstance(value, str | int | float):
             raise UsageError(
-                f"{what}: a choice is a text, a number, a bool or None, not {value!r}."
+                f"{what}: a choice is a text, a number, a bool or None, not {show_refused(value)}."
             )
         problem = unsendable(value)
         if problem is not None:

@@ -12,7 +12,7 @@ import pandas as pd
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.counts import counted_of
 from pandas_amr._records.keywords import suggest_keywords
-from pandas_amr._records.refused import is_whole
+from pandas_amr._records.refused import is_whole, show_refused
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._units.file_patterns import FoundFiles, find_files, order_files, show_path
@@ -142,7 +142,9 @@ def _check_tokens(name: str, value: object, *, least: int) -> None:
         UsageError: it is none.
     """
     if not is_whole(value, least):
-        raise UsageError(f"read_text({name}=...) takes a whole number from {least}, not {value!r}.")
+        raise UsageError(
+            f"read_text({name}=...) takes a whole number from {least}, not {show_refused(value)}."
+        )
 
 
 def _load_text(source: str | Path) -> str:

@@ -21,8 +21,9 @@ import numpy as np
 from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
-from pandas_amr._records.refused import is_whole, takes_arguments
+from pandas_amr._records.refused import is_whole, show_refused, takes_arguments
 from pandas_amr._records.suggest import did_you_mean
+from pandas_amr._records.terminal import escape_unprintable
 from pandas_amr._types.json_text import unsendable
 from pandas_amr.errors import ModelConfigError, UsageError
 
@@ -200,7 +201,7 @@ class Abilities:
     def __post_init__(self) -> None:
         if not isinstance(self.tools, bool) and self.tools != "code":
             raise UsageError(
-                f'Abilities(tools=...) takes True, False or "code", not {self.tools!r}.'
+                f'Abilities(tools=...) takes True, False or "code", not {show_refused(self.tools)}.'
                 f"{did_you_mean(self.tools, ['code'])}"
             )
 
@@ -452,7 +453,7 @@ def _check_positive(name: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, Real) or math.isnan(value) or value <= 0:
-        raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
+        raise UsageError(f"LM({name}=...) must be a number above 0, not {show_refused(value)}.")
 
 
 @public
@@ -552,15 +553,17 @@ class LM(CopiedHere):
         _check_key(self.api_key)
         _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
-            raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
+            raise UsageError(
+                f"LM(abilities=...) takes amr.Abilities(...), not {show_refused(self.abilities)}."
+            )
 
     def _check_names(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
-            raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+            raise UsageError(f"LM(model=...) takes a model's name, not {show_refused(self.model)}.")
         refuse_key(self.model, "LM(model=...)")
         name = self.journal_as
         if name is not None and not (isinstance(name, str) and name.strip()):
-            raise UsageError(f"LM(journal_as=...) takes a name, not {name!r}.")
+            raise UsageError(f"LM(journal_as=...) takes a name, not {show_refused(name)}.")
 
         for label in ("model", "journal_as"):
             problem = unsendable(getattr(self, label))
@@ -595,7 +598,9 @@ class LM(CopiedHere):
         self._check_prices()
         most = self.max_parallelism
         if most is not None and not is_whole(most, least=1):
-            raise UsageError(f"LM(max_parallelism=...) takes a whole number from 1, not {most!r}.")
+            raise UsageError(
+                f"LM(max_parallelism=...) takes a whole number from 1, not {show_refused(most)}."
+            )
 
     def _check_prices(self) -> None:
         if self.prices is None:
@@ -605,25 +610,29 @@ class LM(CopiedHere):
         if len(prices) not in {2, 3} or not are_amounts:
             raise UsageError(
                 "LM(prices=...) takes (input, output) or (input, output, cached), money for a "
-                f"million tokens each, not {self.prices!r}."
+                f"million tokens each, not {show_refused(self.prices)}."
             )
         object.__setattr__(self, "prices", prices)
 
     def _check_sampling(self) -> None:
         value = self.temperature
         if value is not None and not _is_number(value):
-            raise UsageError(f"LM(temperature=...) takes a number, such as 0.2, not {value!r}.")
+            raise UsageError(
+                f"LM(temperature=...) takes a number, such as 0.2, not {show_refused(value)}."
+            )
         if self.seed is not None and not _is_whole(self.seed):
-            raise UsageError(f"LM(seed=...) takes a whole number, not {self.seed!r}.")
+            raise UsageError(f"LM(seed=...) takes a whole number, not {show_refused(self.seed)}.")
         most = self.max_output_tokens
         if most is not None and not is_whole(most, least=1):
             raise UsageError(
-                f"LM(max_output_tokens=...) takes a whole number from 1, not {most!r}."
+                f"LM(max_output_tokens=...) takes a whole number from 1, not {show_refused(most)}."
             )
         effort = self.reasoning_effort
         if effort is None:
             return
-        wanted = f"LM(reasoning_effort=...) takes 'low', 'medium' or 'high', not {effort!r}."
+        wanted = (
+            f"LM(reasoning_effort=...) takes 'low', 'medium' or 'high', not {show_refused(effort)}."
+        )
         if not isinstance(effort, str):
             raise UsageError(wanted)
         if effort in KNOWN_EFFORTS:
@@ -639,7 +648,7 @@ class LM(CopiedHere):
         for name in ("hedge", "batch", "journaled"):
             value = getattr(self, name)
             if not isinstance(value, bool):
-                raise UsageError(f"LM({name}=...) takes True or False, not {value!r}.")
+                raise UsageError(f"LM({name}=...) takes True or False, not {show_refused(value)}.")
 
     def replace(self, **changes: Any) -> LM:
         """Make a copy with some fields changed.
@@ -675,4 +684,4 @@ class LM(CopiedHere):
 
     def __repr__(self) -> str:
         place = f" at {self.base_url}" if self.base_url else ""
-        return f"<LM {self.model}{place}>"
+        return escape_unprintable(f"<LM {self.model}{place}>")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pandas_amr._records.public import public
+from pandas_amr._records.refused import show_refused
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Limits:
             if not is_number or not 0 < value <= MAXIMA[name]:
                 raise UsageError(
                     f"Limits({name}=...) takes a positive {kind} up to {MAXIMA[name]:,}, "
-                    f"not {value!r}."
+                    f"not {show_refused(value)}."
                 )
 
 
