@@ -1,5 +1,6 @@
 """The report of a result, as a reader who has no Python opens it."""
 
+import pandas as pd
 import pytest
 
 import shown
@@ -106,3 +107,25 @@ def test_a_report_prints_all_of_it_in_light_colours(show, report):
     assert not page.locator("#amr-search").is_visible()
     assert page.locator("#amr-rows .amr-scroll").evaluate("(e) => getComputedStyle(e).overflowY") == "visible"
     assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("columns", [4, 14, 30, 60])
+def test_no_column_of_a_printed_report_lies_beyond_the_edge_of_its_paper(show, report, columns):
+    """A4 has 718 of CSS's pixels between its margins, and on its side 1047."""
+    page = show(report(wide(columns)))
+    page.emulate_media(media="print")
+    width = 718 if columns < 12 else 1047
+    page.set_viewport_size({"width": width, "height": 600})
+    table = page.locator("#amr-rows table")
+    assert table.evaluate("(e) => e.getBoundingClientRect().right") <= width + 1
+    assert page.locator("#amr-rows").evaluate("(e) => getComputedStyle(e).page") == (
+        "auto" if columns < 12 else "amr-wide"
+    )
+    assert table.locator("thead th").last.inner_text() == "n"
+
+
+def wide(columns):
+    df = pd.DataFrame({f"column_{n}": ["some words of a cell"] * 3 for n in range(columns)})
+    return df.amr.map_reduce(
+        map=lambda shard: [{"n": 1}] * len(shard), finding={"n": int}, reduce={"n": "sum"}, progress=False
+    )

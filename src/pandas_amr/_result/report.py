@@ -84,7 +84,14 @@ body { margin: 0; background: var(--amr-back, #ffffff); }
   .amr #amr-rows thead th { position: static; white-space: normal; }
   .amr h2, .amr h3 { break-after: avoid; }
   .amr svg { max-width: 100%; height: auto; }
+  /* A table of many columns has pages of its own, and words break: paper has an edge. */
+  .amr #amr-rows :is(th, td) { overflow-wrap: anywhere; min-width: 0; }
+  .amr #amr-rows:has(th:nth-child(13)) { page: amr-wide; }
+  .amr #amr-rows:has(th:nth-child(13)) table { font-size: 8px; width: 100%; }
+  .amr #amr-rows:has(th:nth-child(13)) :is(th, td) { padding: 2px 3px; }
+  .amr #amr-rows:has(th:nth-child(25)) table { font-size: 6px; }
 }
+@page amr-wide { size: landscape; }
 """.replace("LIGHT", " ".join(f"--amr-{name}: {value};" for name, value in LIGHT.items()))
 
 # Searches and sorts the rows that are there. It writes text only, and never HTML.
