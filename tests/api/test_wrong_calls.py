@@ -343,11 +343,10 @@ def test_a_frame_in_the_place_of_a_setting_is_refused_without_its_cells(name):
 MAKERS = {
     "LM": (
         lambda **given: amr.LM(**{"model": "m"} | given),
-        "model base_url temperature timeout_s patience_s max_parallelism max_tries rpm seed prices abilities hedge",
-    ),
-    "LM's answers": (
-        lambda **given: amr.LM(**{"model": "m"} | given),
-        "max_output_tokens reasoning_effort journal_as",
+        (
+            "model base_url temperature timeout_s patience_s max_parallelism max_tries rpm seed prices abilities hedge "
+            "max_output_tokens reasoning_effort journal_as"
+        ),
     ),
     "Agent": (lambda **given: amr.Agent(**{"instruction": "Read."} | given), "instruction role max_steps"),
     "Budget": (lambda **given: amr.Budget(**{"calls": 5} | given), "money calls seconds shared confirm"),

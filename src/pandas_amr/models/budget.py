@@ -11,7 +11,7 @@ from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.trace import add_to_call, record_wait
 from pandas_amr._records.usage import NO_USAGE, Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
-from pandas_amr.models.lease import ROUNDED
+from pandas_amr.models.lease import exceeds
 from pandas_amr.models.send_marker import SendRecord, sent_requests
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class BudgetTracker:
             ("tokens", total.tokens, budget.tokens),
             ("money", total.money, budget.money),
         ):
-            if limit is not None and spent is not None and spent > limit * ROUNDED:
+            if limit is not None and spent is not None and exceeds(spent, limit):
                 amount = f"{limit:g} {noun_for(limit, name.removesuffix('s'), name)}"
                 return f"The budget of {amount} is used up."
         return None

@@ -131,11 +131,16 @@ class Amounts:
 
     def fits_into(self, limits: Amounts) -> bool:
         """Tell whether no amount is above its limit, but for what rounding makes of sums."""
-        return (
-            self.calls <= limits.calls * ROUNDED
-            and self.tokens <= limits.tokens * ROUNDED
-            and self.money <= limits.money * ROUNDED
+        return not (
+            exceeds(self.calls, limits.calls)
+            or exceeds(self.tokens, limits.tokens)
+            or exceeds(self.money, limits.money)
         )
+
+
+def exceeds(amount: float, limit: float) -> bool:
+    """Tell whether a sum is above its limit, by more than rounding makes of sums."""
+    return amount > limit * ROUNDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pandas_amr._records.counts import noun_for
 from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import BudgetExceeded
 from pandas_amr.models.budget import BudgetTracker
-from pandas_amr.models.lease import ROUNDED, Allowance, Amounts, LeaseError, in_lease_thread
+from pandas_amr.models.lease import Allowance, Amounts, LeaseError, exceeds, in_lease_thread
 
 if TYPE_CHECKING:
     from pandas_amr._records.usage import Budget, Usage
@@ -118,7 +118,7 @@ class SharedBudgetTracker(BudgetTracker):
             ("tokens", others.tokens, self._told.tokens, own.tokens, limits.tokens),
             ("money", others.money, self._told.money, own.money, limits.money),
         ):
-            if spent - told + more > limit * ROUNDED:
+            if exceeds(spent - told + more, limit):
                 amount = f"{limit:g} {noun_for(limit, name.removesuffix('s'), name)}"
                 message = (
                     f"The budget of {amount} that runs share as {self.budget.shared!r} is used up."
