@@ -23,6 +23,7 @@ from numbered import number, provider, rows
 from pandas_amr._context.environment import VARIABLES
 from pandas_amr._journal.leases import MOST_FILES, LeaseFolder, name_limits, open_leases
 from pandas_amr._journal.local_disk import network_type
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.engine import submit
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._records.usage import Ledger, Usage
@@ -467,7 +468,7 @@ def test_old_files_are_removed_and_the_folder_is_bounded(leases):
 @pytest.mark.parametrize("change", ["space = 'earlier/pid:[1]'", "space = '', beat = 1e9"])
 def test_a_pause_from_before_the_machine_was_started_again_is_over(change, leases):
     """The clock of a machine begins anew with it: a time of before may be days ahead, and nobody would end the wait."""
-    now = time.monotonic()
+    now = CLOCK.now()
     folder = LeaseFolder(leases)
     folder.pace("server", "k", "m").leave(PaceReport(paused_until=now + 500))
     other = folder.pace_of_member(name_limits("server", "k", "m"), "other")
