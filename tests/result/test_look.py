@@ -393,6 +393,14 @@ def test_with_nodes_no_byte_of_a_cell_is_kept_and_with_full_what_was_read_and_sa
     assert text.index("SyntaxError") < text.index("ask() about 4 texts") < text.index("python_repl gives: 9 characters")
 
 
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize("trace", ["nodes", "full"])
+def test_code_with_half_of_a_character_is_kept(trace):
+    result = run(people(2), Coder(["x = '\ud800'"]), tools=[amr.PythonREPLTool()], trace=trace, plan={"shard_size": 2})
+    text = str(result.look("row 1"))
+    assert text.index("calls python_repl") < text.index("x = '") < text.index("python_repl gives")
+
+
 def test_with_nodes_neither_names_nor_arguments_of_tools_nor_problems_hold_a_cell(tmp_path):
     coder = Coder("abcd")
 

@@ -58,17 +58,19 @@ class Transcriber:
 
     def add_messages(self, messages: Sequence[Message]) -> None:
         """Take down the messages that were added since the last turn, but for the model's own."""
+        steps: list[Step] = []
         for message in messages[self.seen :]:
             if message.role == "tool":
-                self._add_result(message)
+                steps.append(self._make_result(message))
             elif message.role != "assistant":
-                self._add_text(message.role, message.content or "")
+                steps.append(self._make_text(message.role, message.content or ""))
         self.seen = len(messages)
+        self._add(*steps)
 
-    def _add_result(self, message: Message) -> None:
+    def _make_result(self, message: Message) -> Step:
         text = message.content or ""
         call = self.calls.get(message.tool_call_id or "", CallNote(""))
-        self._add(Step("result", len(text), self._keep(text), call.tool, error=call.error))
+        return Step("result", len(text), self._keep(text), call.tool, error=call.error)
 
     def add_reply(
         self, reply: Reply, message: Message, messages: Sequence[Message], tools: Mapping[str, str]
@@ -81,23 +83,18 @@ class Transcriber:
             messages: the conversation so far.
             tools: the name of the tool that each call means, by the call's id.
         """
-        self._add_reasoning(reply.message)
+        thought = _read_reasoning(reply.message)
+        steps = [self._make_text("thought", thought)] if thought else []
         text = reply.message.content or ""
         finish = reply.finish_reason if reply.finish_reason in FINISH_REASONS else "other"
-        self._add(Step("model", len(text), self._keep(text), finish=finish, usage=reply.usage))
+        steps.append(Step("model", len(text), self._keep(text), finish=finish, usage=reply.usage))
         for call in message.tool_calls:
             tool = tools.get(call.id, UNKNOWN_TOOL)
             self.calls[call.id] = CallNote(tool)
-            self._add_call(tool, call, messages)
+            steps.append(self._make_call(tool, call, messages))
+        self._add(*steps)
 
-    def _add_reasoning(self, message: Message) -> None:
-        for key in REASONING_KEYS:
-            thought = message.extra.get(key)
-            if isinstance(thought, str) and thought:
-                self._add_text("thought", thought)
-                return
-
-    def _add_call(self, tool: str, call: ToolCall, messages: Sequence[Message]) -> None:
+    def _make_call(self, tool: str, call: ToolCall, messages: Sequence[Message]) -> Step:
         text, code = None, _read_code(call.arguments)
         if code is None:
             text = self._keep(call.arguments)
@@ -106,7 +103,7 @@ class Transcriber:
         else:
             read = [one.content or "" for one in messages if one.role in {"user", "tool"}]
             code = self._fit(mask_code(code, self.recorder.words, read))
-        self._add(Step("call", len(call.arguments), text, tool, code))
+        return Step("call", len(call.arguments), text, tool, code)
 
     def add_error(self, error: Exception) -> None:
         """Take down that the service failed."""
@@ -131,16 +128,15 @@ class Transcriber:
             shown.append((position, self._keep(problem) or name_problem(problem, fields)))
         self.record.problems = tuple(shown)
 
-    def _add_text(self, kind: StepKind, text: str) -> None:
-        """Take down a step of which nothing but the text is known."""
+    def _make_text(self, kind: StepKind, text: str) -> Step:
+        """Make a step of which nothing but the text is known."""
         if self.recorder.keeps_contents:
-            self._add(Step(kind, len(text), self._fit(text)))
-        else:
-            self._add(make_step(kind, len(text)))
+            return Step(kind, len(text), self._fit(text))
+        return make_step(kind, len(text))
 
-    def _add(self, step: Step) -> None:
-        self.recorder.space.steps -= 1
-        self.record.steps += (step,)
+    def _add(self, *steps: Step) -> None:
+        self.recorder.space.steps -= len(steps)
+        self.record.steps += steps
 
     def _keep(self, text: str) -> str | None:
         """Return as much of a text as is kept; None if contents are not."""
@@ -155,6 +151,15 @@ class Transcriber:
             return None
         space.characters -= len(kept)
         return kept
+
+
+def _read_reasoning(message: Message) -> str:
+    """Return what the model thought before it answered; empty if the server does not send it."""
+    for key in REASONING_KEYS:
+        thought = message.extra.get(key)
+        if isinstance(thought, str) and thought:
+            return thought
+    return ""
 
 
 def _read_code(arguments: str) -> str | None:
@@ -284,7 +289,10 @@ def note_keys(keys: Mapping[bytes, int | None]) -> None:
         return
     if _current.get() is not None:
         keys = dict.fromkeys(keys)
-    here[1].keys.update(keys)
+    node = here[1]
+    if node.keys is None:
+        node.keys = {}
+    node.keys.update(keys)
 
 
 def note_origins(origins: Iterable[bytes]) -> None:

@@ -147,4 +147,5 @@ class TranscriptWriter:
 def _encode(recorded: RecordedNode) -> WrittenNode:
     content = json.dumps(encode_node(recorded.transcript), ensure_ascii=False)
     text = content.encode("utf-8", "backslashreplace").decode()  # SQLite takes no half characters
-    return WrittenNode(recorded.id, recorded.kind, text, dict(recorded.keys), recorded.origins)
+    keys = dict(recorded.keys or {})
+    return WrittenNode(recorded.id, recorded.kind, text, keys, recorded.origins)

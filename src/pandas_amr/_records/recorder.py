@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import msgspec
 
 from pandas_amr._records.code_masks import mask_code
-from pandas_amr._records.transcript import Conversation, NodeTranscript
+from pandas_amr._records.transcript import Conversation, NodeTranscript, pack_node, unpack_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,15 +45,36 @@ class RecordedNode(msgspec.Struct, gc=False):
     Attributes:
         id: the node's.
         kind: the kind of the answers that come of it: a finding, a reduction or a plan.
-        keys: the keys of its findings and answers in the journal, with the unit's position.
+        open_transcript: what its agents say and do; None once it is packed.
+        packed: the same as bytes.
+        keys: the keys of its findings and answers in the journal, with the unit's position; None
+            if there are none.
         origins: the fingerprints of the rows that its agents may have read.
     """
 
     id: str
     kind: AnswerKind = "finding"
-    transcript: NodeTranscript = msgspec.field(default_factory=NodeTranscript)
-    keys: dict[bytes, int | None] = msgspec.field(default_factory=dict)
+    open_transcript: NodeTranscript | None = msgspec.field(default_factory=NodeTranscript)
+    packed: bytes = b""
+    keys: dict[bytes, int | None] | None = None
     origins: frozenset[bytes] = frozenset()
+
+    @property
+    def transcript(self) -> NodeTranscript:
+        """What its agents said and did; of a packed one a copy."""
+        if self.open_transcript is None:
+            return unpack_node(self.packed)
+        return self.open_transcript
+
+    def pack(self) -> None:
+        """Keep the transcript as bytes from now on: nothing is added to it any more."""
+        if self.open_transcript is None:
+            return
+        try:
+            self.packed = pack_node(self.open_transcript)
+        except UnicodeEncodeError:  # code of a model may have half of a surrogate pair
+            return
+        self.open_transcript = None
 
 
 @dataclass(slots=True)
@@ -103,17 +124,21 @@ class Recorder:
         return recorded
 
     def end_node(self, recorded: RecordedNode, node_id: str) -> None:
-        """Write the contents of a node that has ended, under the id that it has in the end."""
+        """Put away what a node did that has ended, under the id that it has in the end."""
         recorded.id = node_id
-        if self.file is not None:
+        if self.file is None:
+            recorded.pack()
+        else:
             self.file.write(recorded)
 
     def drop_contents(self, recorded: RecordedNode) -> None:
         """Let go of contents that are in the file."""
-        for conversation in recorded.transcript.conversations:
+        transcript = recorded.transcript
+        for conversation in transcript.conversations:
             read = [step.text for step in conversation.walk() if step.text]
             self._drop_texts(conversation, read)
-        recorded.transcript.is_on_file = True
+        transcript.is_on_file = True
+        recorded.pack()
 
     def _drop_texts(self, conversation: Conversation, read: list[str]) -> None:
         """Let go of what was said in a conversation, and in those within it."""
