@@ -157,8 +157,7 @@ async def tell(calls: int, *, is_on: bool) -> float:
         told[0] += 1
 
     model, request, trace = Reported(Answered(), name="m", server="http://m/v1"), Request((), "map"), Trace()
-    handing_over = Delivery(count, print) if is_on else None
-    trace.listeners += [handing_over] if is_on else []
+    handing_over = Delivery(count, print, trace.listeners) if is_on else None
     began = time.process_time()
     with use_scope(Scope(trace)):
         for number in range(calls):

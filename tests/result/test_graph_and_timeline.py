@@ -576,15 +576,15 @@ def test_a_timeline_says_how_many_spans_a_run_did_not_keep(tmp_path):
 
 def test_a_call_is_with_the_model_but_for_its_waits():
     log = SpanLog()
-    log.add_wait("map-1", "place", end=1.0, seconds=0.00001, call=1)
-    log.add_wait("map-1", "limit", end=3.0, seconds=1.0, call=1)
-    log.add_wait("map-2", "retry", end=5.0, seconds=1.0, call=2)
-    log.add_call("map-1", 1, end=6.0, seconds=5.0)
-    log.add_call("map-2", 2, end=5.0, seconds=2.0)
+    log.add_wait("map-1", "place", 1.0, 0.00001, 1)
+    log.add_wait("map-1", "limit", 2.0, 1.0, 1)
+    log.add_wait("map-2", "retry", 4.0, 1.0, 2)
+    log.add("map-1", "model", 1.0, 5.0, 1)
+    log.add("map-2", "model", 3.0, 2.0, 2)
     log.add("map-1", "code", 6.5, 0.5)
     log.add("map-1", "tool", 7.5, 0.5)
-    log.add_call("map-part-0/map-4", 3, end=9.0, seconds=1.0)
-    log.add_call("elsewhere", 4, end=9.0, seconds=1.0)
+    log.add("map-part-0/map-4", "model", 8.0, 1.0, 3)
+    log.add("elsewhere", "model", 8.0, 1.0, 4)
     assert model_waits(log) == [
         ("map-1", "code", 6.5, 0.5),
         ("map-1", "limit", 2.0, 1.0),

@@ -6,8 +6,10 @@ import contextlib
 import json
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pandas_amr._records.code_masks import describe_cell_error, mask_code
 from pandas_amr._records.cut import cut_middle
@@ -41,8 +43,7 @@ class CallNote:
     error: str = ""
 
 
-@dataclass(slots=True)
-class Transcriber:
+class Transcriber(msgspec.Struct):
     """Takes down one conversation.
 
     Attributes:
@@ -54,7 +55,7 @@ class Transcriber:
     node: RecordedNode
     record: Conversation
     seen: int = 0
-    calls: dict[str, CallNote] = field(default_factory=dict)
+    calls: dict[str, CallNote] = msgspec.field(default_factory=dict)
 
     def add_messages(self, messages: Sequence[Message]) -> None:
         """Take down the messages that were added since the last turn, but for the model's own."""

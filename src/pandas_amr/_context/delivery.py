@@ -8,6 +8,7 @@ import inspect
 import queue
 import threading
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._context.settings import settings
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pandas_amr._records.events import Event
+    from pandas_amr._records.trace import Listener
 
 GRACE_S = 5.0  # for which a run that has ended waits until its listener has had all events
 MOST_BEHIND = 100_000  # events that wait for a slow listener
 HAND_OVER_S = 0.1  # between hand-overs: each wakes the thread, which takes more than an event
+WAKE, END = True, False  # what the thread is told
 NOT_AGAIN = "it is not called again in this run"
 
 
@@ -36,57 +39,50 @@ class Delivery:
     Args:
         function: the user's.
         warn: takes the warning, on the loop.
+        listeners: those of the run: it is one of them as long as it hands events over.
     """
 
     def __init__(
-        self, function: Callable[[Event], Any], warn: Callable[[EventWarning], None]
+        self,
+        function: Callable[[Event], Any],
+        warn: Callable[[EventWarning], None],
+        listeners: list[Listener],
     ) -> None:
         self._function = function
         self._warn = warn
+        self._listeners = listeners
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[list[Event] | None] = queue.SimpleQueue()
-        self._pending: list[Event] = []  # until the next hand-over
-        self._given = self._taken = 0  # how many events came, and were handed to the function
+        self._events: deque[Event] = deque()  # the first one may be with the function just now
+        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._idle: asyncio.Future[None] = self._loop.create_future()
         self._is_over = False
         context = contextvars.copy_context()
         threading.Thread(
             target=context.run, args=(self._serve,), name="pandas-amr-events", daemon=True
         ).start()
-
-    def __call__(self, event: Event) -> None:
-        """Hand an event over soon."""
-        if self._is_over:
-            return
-        if not self._pending:
-            self._loop.call_later(HAND_OVER_S, self._hand_over)
-        self._pending.append(event)
-
-    @property
-    def _behind(self) -> int:
-        return self._given - self._taken
+        # There are six events for each call of a model: an append takes the least.
+        listeners.append(self._events.append)
+        self._timer = self._loop.call_later(HAND_OVER_S, self._hand_over)
 
     def _hand_over(self) -> None:
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        self._given += len(pending)
-        self._queue.put(pending)
-        if self._behind > MOST_BEHIND:
+        """Wake the thread if there are events, and again after a while."""
+        self._timer = self._loop.call_later(HAND_OVER_S, self._hand_over)
+        if self._events and self._wakes.empty():
+            self._wakes.put(WAKE)
+        if len(self._events) > MOST_BEHIND:
             self._stop(f"on_event is {MOST_BEHIND:,} events behind the run; {NOT_AGAIN}.")
 
     async def end(self) -> None:
         """Wait until the function has had all events, but not for ever."""
         self._hand_over()
-        self._queue.put(None)
+        self._timer.cancel()
+        self._wakes.put(END)
         if self._is_over:
             return
         await asyncio.wait([self._idle], timeout=GRACE_S)
         if not self._idle.done() and not self._is_over:
-            self._stop(
-                f"on_event is {self._behind:,} events behind {GRACE_S:g} s after the run's end; "
-                f"{NOT_AGAIN}."
-            )
+            behind = f"{len(self._events):,} events behind"
+            self._stop(f"on_event is {behind} {GRACE_S:g} s after the run's end; {NOT_AGAIN}.")
 
     def _stop_for(self, error: BaseException) -> None:
         """Say what the function raised, and where."""
@@ -104,6 +100,8 @@ class Delivery:
         if self._is_over:
             return
         self._is_over = True
+        self._timer.cancel()
+        self._listeners.remove(self._events.append)
         warning = EventWarning(reason)
         warning.logged = logged
         self._warn(warning)
@@ -116,18 +114,16 @@ class Delivery:
             self._loop.call_soon_threadsafe(_finish, self._idle)
 
     def _call_until_end(self) -> None:
-        while (events := self._queue.get()) is not None:
-            for event in events:
-                if self._is_over:
-                    return
-                try:
-                    given = self._function(event)
+        function, events = self._function, self._events
+        try:
+            while self._wakes.get():
+                while events and not self._is_over:
+                    given = function(events[0])
                     if given is not None:
                         _refuse_coroutine(given)
-                except BaseException as error:  # noqa: BLE001 (a listener never breaks a run)
-                    self._loop.call_soon_threadsafe(self._stop_for, error)
-                    return
-                self._taken += 1
+                    events.popleft()
+        except BaseException as error:  # noqa: BLE001 (a listener never breaks a run)
+            self._loop.call_soon_threadsafe(self._stop_for, error)
 
 
 def _refuse_coroutine(given: object) -> None:

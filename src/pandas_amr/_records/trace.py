@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.events import (
     Event,
@@ -230,8 +232,10 @@ def type_name(error: BaseException) -> str:
     return type(error).__name__
 
 
-@dataclass(slots=True)
-class CallRecord:
+# Each call of a model makes some of these structs; a dataclass takes several times as long to make.
+
+
+class CallRecord(msgspec.Struct):
     """A call of a model that goes on.
 
     Attributes:
@@ -267,8 +271,7 @@ class ToolRecord:
         return self.tool == REPL_TOOL
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """Where in a run some code runs.
 
     Attributes:
@@ -379,7 +382,7 @@ def use_scope_of_second_request() -> Iterator[None]:
     if scope is None or scope.call is None:
         yield
         return
-    with use_scope(replace(scope, call=CallRecord(scope.call.number))):
+    with use_scope(msgspec.structs.replace(scope, call=CallRecord(scope.call.number))):
         yield
 
 
@@ -399,7 +402,7 @@ def record_tool(tool: str, call: int) -> Iterator[None]:
     _tell_tool_begin(scope, record)
     began = CLOCK.now()
     try:
-        with use_scope(replace(scope, call=None, tool=record)):
+        with use_scope(msgspec.structs.replace(scope, call=None, tool=record)):
             yield
     except BaseException as raised:
         record.error = type_name(raised)
@@ -449,8 +452,7 @@ def note_tool_error(name: str) -> None:
         scope.tool.error = name
 
 
-@dataclass(slots=True)
-class WaitRecord:
+class WaitRecord(msgspec.Struct):
     """A wait that goes on.
 
     Attributes:
@@ -486,6 +488,6 @@ def _end_wait(scope: Scope, kind: WaitKind, seconds: float) -> None:
             scope.call.waited += seconds
     time, node, run = scope.at
     if scope.trace.spans is not None:
-        scope.trace.spans.add_wait(node, kind, end=time, seconds=seconds, call=number)
+        scope.trace.spans.add_wait(node, kind, time - seconds, seconds, number)
     if scope.trace.listeners:
         scope.emit(Waited(time, node, run, kind=kind, seconds=seconds, call=number))

@@ -67,8 +67,7 @@ class Listeners:
                 trace.listeners.append(Telemetry(watch.warn_of_listener))
             delivery = None
             if self.on_event is not None:
-                delivery = Delivery(self.on_event, watch.warn_of_listener)
-                trace.listeners.append(delivery)
+                delivery = Delivery(self.on_event, watch.warn_of_listener, trace.listeners)
             if trace.listeners:
                 at = Scope(trace).at
                 trace.emit(RunBegan(*at, verb=self.verb, task=self.task, rows=self.rows))

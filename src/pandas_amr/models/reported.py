@@ -76,7 +76,7 @@ class Reported:
         time, node, run = scope.at_time(now)
         seconds = now - began
         if scope.trace.spans is not None:
-            scope.trace.spans.add_call(node, record.number, end=time, seconds=seconds)
+            scope.trace.spans.add(node, "model", time - seconds, seconds, record.number)
         if not scope.trace.listeners:
             return
         scope.trace.emit(
