@@ -66,7 +66,8 @@ class Transcriber(msgspec.Struct):
             elif message.role != "assistant":
                 steps.append(self._make_text(message.role, message.content or ""))
         self.seen = len(messages)
-        self._add(*steps)
+        if steps:
+            self._add(steps)
 
     def _make_result(self, message: Message) -> Step:
         text = message.content or ""
@@ -93,7 +94,7 @@ class Transcriber(msgspec.Struct):
             tool = tools.get(call.id, UNKNOWN_TOOL)
             self.calls[call.id] = CallNote(tool)
             steps.append(self._make_call(tool, call, messages))
-        self._add(*steps)
+        self._add(steps)
 
     def _make_call(self, tool: str, call: ToolCall, messages: Sequence[Message]) -> Step:
         text, code = None, _read_code(call.arguments)
@@ -109,7 +110,7 @@ class Transcriber(msgspec.Struct):
     def add_error(self, error: Exception) -> None:
         """Take down that the service failed."""
         text = str(error)
-        self._add(Step("error", len(text), self._keep(text), error=type(error).__name__))
+        self._add([Step("error", len(text), self._keep(text), error=type(error).__name__)])
 
     def settle(
         self, accepted: int, problems: Mapping[int, str], fields: Iterable[str] = ()
@@ -135,9 +136,9 @@ class Transcriber(msgspec.Struct):
             return Step(kind, len(text), self._fit(text))
         return make_step(kind, len(text))
 
-    def _add(self, *steps: Step) -> None:
+    def _add(self, steps: Sequence[Step]) -> None:
         self.recorder.space.steps -= len(steps)
-        self.record.steps += steps
+        self.record.steps += tuple(steps)
 
     def _keep(self, text: str) -> str | None:
         """Return as much of a text as is kept; None if contents are not."""
