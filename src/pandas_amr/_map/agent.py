@@ -541,9 +541,6 @@ class AgentMapper:
         """Have it taken down what came of an answer."""
         if answer.transcriber is None:
             return
-        if not checked.problems:
-            answer.settle(len(checked.accepted))
-            return
         problems: dict[int, str] = {}
         for number, problem in checked.problems.items():
             place = 0 if purpose.piece else number

@@ -567,7 +567,7 @@ class MapStage:
     def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
         """Tell whoever listens what has failed, by who did."""
         trace = self._services.trace
-        if not trace.listeners or not failures:
+        if not trace.listeners:
             return
         by_who: dict[str, list[int]] = {}
         for failure in failures:

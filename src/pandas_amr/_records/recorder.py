@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -45,8 +46,7 @@ class RecordedNode(msgspec.Struct, gc=False):
     Attributes:
         id: the node's.
         kind: the kind of the answers that come of it: a finding, a reduction or a plan.
-        open_transcript: what its agents say and do; None once it is packed.
-        packed: the same as bytes.
+        kept: its transcript; once it has ended as bytes.
         keys: the keys of its findings and answers in the journal, with the unit's position; None
             if there are none.
         origins: the fingerprints of the rows that its agents may have read.
@@ -54,27 +54,22 @@ class RecordedNode(msgspec.Struct, gc=False):
 
     id: str
     kind: AnswerKind = "finding"
-    open_transcript: NodeTranscript | None = msgspec.field(default_factory=NodeTranscript)
-    packed: bytes = b""
+    kept: NodeTranscript | bytes = msgspec.field(default_factory=NodeTranscript)
     keys: dict[bytes, int | None] | None = None
     origins: frozenset[bytes] = frozenset()
 
     @property
     def transcript(self) -> NodeTranscript:
         """What its agents said and did; of a packed one a copy."""
-        if self.open_transcript is None:
-            return unpack_node(self.packed)
-        return self.open_transcript
+        return unpack_node(self.kept) if isinstance(self.kept, bytes) else self.kept
 
     def pack(self) -> None:
         """Keep the transcript as bytes from now on: nothing is added to it any more."""
-        if self.open_transcript is None:
+        if isinstance(self.kept, bytes):
             return
-        try:
-            self.packed = pack_node(self.open_transcript)
-        except UnicodeEncodeError:  # code of a model may have half of a surrogate pair
-            return
-        self.open_transcript = None
+        # Code of a model may have half of a surrogate pair.
+        with contextlib.suppress(UnicodeEncodeError):
+            self.kept = pack_node(self.kept)
 
 
 @dataclass(slots=True)

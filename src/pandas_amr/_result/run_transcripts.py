@@ -156,7 +156,7 @@ def decode_transcripts(plain: Mapping[str, Any], rows: int) -> RunTranscripts:
     recorder = None if level == "off" else Recorder(level)
     for name, transcript in plain["nodes"]:
         assert recorder is not None
-        recorder.nodes.append(RecordedNode(name, open_transcript=decode_node(transcript)))
+        recorder.nodes.append(RecordedNode(name, kept=decode_node(transcript)))
     asked_for = np.arange(rows)
     for position, unit in plain["asked_for"]:
         asked_for[position] = unit
