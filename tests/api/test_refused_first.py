@@ -129,6 +129,7 @@ REFUSED = {
     "by a Series of lists": (reduced({"n": "sum"}, by=pd.Series([[1]] * 5, index=DF.index)), "single values"),
     "by a function that fails": (reduced({"n": "sum"}, by=lambda label: 1 / 0), "raised Zero.*each label of the index"),
     "by months of texts": (reduced({"n": "sum"}, by=pd.Grouper(key="shop", freq="D")), "freq= takes a column.*of dates"),
+    "by a level that is not": (reduced({"n": "sum"}, by=pd.Grouper(level="day")), "level=, a level of the index"),
     "by months of no dates": (reduced({"n": "sum"}, by=pd.Grouper(key="n", freq="D")), "of dates"),
     "by months of an index of texts": (reduced({"n": "sum"}, by=pd.Grouper(freq="D")), "of dates"),
     "by a Grouper of no column": (reduced({"n": "sum"}, by=pd.Grouper(key="day")), "by= names 'day', which is not a column"),

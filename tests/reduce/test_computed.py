@@ -246,13 +246,25 @@ def test_by_days_of_arrow_s_times_of_whatever_zone_none_of_them_there(zone, mome
     assert (by_moment.index.dtype, by_moment["n"].tolist()) == (kind, [1] * len(there))
 
 
+@pytest.mark.parametrize("options", [{}, {"dropna": False}, {"sort": True}, {"sort": True, "dropna": False}], ids=str)
 @pytest.mark.parametrize("grouped", [False, True])
-def test_a_grouper_that_keeps_missing_keys_keeps_them(grouped):
-    df = pd.DataFrame({"shop": ["a", None, "b", None], "n": [1, 2, 3, 4]})
-    by = pd.Grouper(key="shop", dropna=False)
+def test_a_grouper_that_stands_alone_sorts_and_keeps_missing_keys_as_it_says(grouped, options):
+    df = pd.DataFrame({"shop": ["b", None, "a", None], "n": [1, 2, 3, 4]})
+    by = pd.Grouper(key="shop", **options)
     output = df.groupby(by).amr.reduce({"n": "sum"}) if grouped else df.amr.reduce({"n": "sum"}, by=by)
-    assert output["n"].tolist() == [1, 3, 6]
-    assert output.index.isna().tolist() == [False, False, True]
+    expected = df.groupby(by)["n"].sum()
+    assert output["n"].tolist() == expected.tolist()
+    assert output.index.fillna("none").tolist() == expected.index.fillna("none").tolist()
+
+
+@pytest.mark.parametrize("sort", [False, True])
+def test_a_grouper_in_a_list_groups_as_its_label_does(sort):
+    """Of one that sorts pandas mixes up the rows."""
+    df = pd.DataFrame({"shop": ["b", "a", "b"], "day": [1, 1, 2], "n": [1, 2, 3]}).rename_axis("row")
+    output = df.amr.reduce({"n": "sum"}, by=[pd.Grouper(key="shop", sort=sort), "day"])
+    assert cells(output) == {"n": cells(df.groupby(["shop", "day"])["n"].sum())}
+    output = df.amr.reduce({"n": "sum"}, by=["shop", pd.Grouper(level="row", sort=sort)])
+    assert cells(output) == {"n": cells(df.groupby(["shop", "row"])["n"].sum())}
 
 
 def test_by_months_of_dates_that_were_found():

@@ -37,7 +37,7 @@ from pandas_amr._plan.output_fit import (
 from pandas_amr._plan.sample_rows import choose_rows, column_positions, typical_column
 from pandas_amr._records.quiet import ignore_warnings
 from pandas_amr._types.arrow import field_kind
-from pandas_amr._units.by import By, column, describe_key, group_numbers, is_code
+from pandas_amr._units.by import By, column, describe_key, group_numbers, has_frequency, is_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -143,10 +143,11 @@ class FeasibilityCheck:
 
     def _key_problem(self, key: object) -> str:
         if isinstance(key, pd.Grouper):
-            return (
-                f"by={describe_key(key)} cannot group the rows: "
-                "freq= takes a column, or an index level, of dates"
-            )
+            if has_frequency(key):
+                reason = "freq= takes a column, or an index level, of dates"
+            else:
+                reason = "pd.Grouper takes key=, a column, or level=, a level of the index"
+            return f"by={describe_key(key)} cannot group the rows: {reason}"
         if is_code(key):
             json_key = describe_key(key)
         elif key in self.fields:

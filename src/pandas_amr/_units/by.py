@@ -287,17 +287,34 @@ def make_grouping_keys(frame: pd.DataFrame, by: By) -> list[Any]:
     """Return the keys that ``groupby`` gets.
 
     Labels become Series: ``groupby`` could take a column's label for the name of an index level.
+    So do Groupers without a ``freq``: of one that sorts, in a list, pandas mixes up the rows.
     """
     return [_grouping_key(frame, key) for key in by.keys]
 
 
 def _grouping_key(frame: pd.DataFrame, key: Any) -> Any:
-    if isinstance(key, pd.Series | pd.Grouper):
+    if isinstance(key, pd.Series):
         return key
-    if key in frame.columns:
-        return column(frame, key).rename(key)
-    level = frame.index.get_level_values(key)
-    return pd.Series(level, index=frame.index)
+    if isinstance(key, pd.Grouper):
+        names_one_label = (key.key is None) != (key.level is None)
+        if has_frequency(key) or not names_one_label:
+            return copy.copy(key)  # pandas writes into those that it uses
+        return _take_level(frame, key.level) if key.key is None else _take_column(frame, key.key)
+    return _take_column(frame, key) if key in frame.columns else _take_level(frame, key)
+
+
+def has_frequency(grouper: pd.Grouper) -> bool:
+    """Whether a Grouper groups by spans of time."""
+    return getattr(grouper, "freq", None) is not None
+
+
+def _take_column(frame: pd.DataFrame, label: Any) -> pd.Series:
+    named: pd.Series = column(frame, label).rename(label)
+    return named
+
+
+def _take_level(frame: pd.DataFrame, level: Any) -> pd.Series:
+    return pd.Series(frame.index.get_level_values(level), index=frame.index)
 
 
 def grouped(
@@ -314,31 +331,25 @@ def grouped(
     source = frame if source is None else source
     options = by.options
     groupers = [key for key in by.keys if isinstance(key, pd.Grouper)]
-    if len(by.keys) == 1 and not all(grouper.dropna for grouper in groupers):
-        options["dropna"] = False  # pandas asks a Grouper that stands alone
+    if len(by.keys) == 1:
+        for grouper in groupers:  # pandas asks one that stands alone
+            options["dropna"] &= grouper.dropna
+            options["sort"] &= grouper.sort
     if observed is not None:
         options["observed"] = observed
-    frame = _add_grouper_columns(frame, groupers, source)
-    keys: list[Any] = []
-    for key in make_grouping_keys(source, by):
-        if isinstance(key, pd.Grouper):
-            keys.append(copy.copy(key))  # pandas writes into those that it uses
-        else:
-            keys.append(key)
-    return frame.groupby(keys, **options)
+    frame = _add_grouper_columns(frame, filter(has_frequency, groupers), source)
+    return frame.groupby(make_grouping_keys(source, by), **options)
 
 
 def _add_grouper_columns(
     frame: pd.DataFrame, groupers: Iterable[Any], source: pd.DataFrame
 ) -> pd.DataFrame:
-    """Add the columns that Groupers name, with dates that a ``freq`` takes."""
+    """Add the columns that Groupers with a ``freq`` name, with dates that it takes."""
     columns: dict[Any, pd.Series] = {}
     for grouper in groupers:
         if grouper.key is None:
             continue
-        values = column(source, grouper.key)
-        has_frequency = getattr(grouper, "freq", None) is not None
-        columns[grouper.key] = _as_dates(values) if has_frequency else values
+        columns[grouper.key] = _as_dates(column(source, grouper.key))
     if not columns:
         return frame
     frame = frame.copy(deep=False)
