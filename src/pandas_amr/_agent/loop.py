@@ -248,11 +248,12 @@ class _Conversation:
         """Send the conversation, and take it down."""
         if self.transcriber is None:
             return await self._send(tools)
-        self.transcriber.add_messages(self.messages)
         try:
             return await self._send(tools)
-        except ModelError as error:
-            self.transcriber.add_error(error)
+        except BaseException as error:
+            self.transcriber.add_messages(self.messages)
+            if isinstance(error, ModelError):
+                self.transcriber.add_error(error)
             raise
 
     async def _send(self, tools: Sequence[AgentTool]) -> Reply:
@@ -293,7 +294,7 @@ class _Conversation:
         message = with_ids(message, self.messages)
         if self.transcriber is not None:
             tools = self._name_tools(message.tool_calls) if message.tool_calls else {}
-            self.transcriber.add_reply(reply, message, self.messages, tools)
+            self.transcriber.add_turn(reply, message, self.messages, tools)
         if message.tool_calls or (message.content or "").strip():
             self.messages.append(message)
         return message
@@ -430,7 +431,7 @@ class _Conversation:
         )
 
     def _answer(self, payload: object, problem: str | None, form: str) -> Answer:
-        if self.transcriber is not None:
+        if self.transcriber is not None and self.messages[-1].role == "tool":
             self.transcriber.add_messages(self.messages)
         return Answer(
             self.submission.read(payload),

@@ -57,36 +57,21 @@ class Transcriber(msgspec.Struct):
     seen: int = 0
     calls: dict[str, CallNote] = msgspec.field(default_factory=dict)
 
-    def add_messages(self, messages: Sequence[Message]) -> None:
-        """Take down the messages that were added since the last turn, but for the model's own."""
-        steps: list[Step] = []
-        for message in messages[self.seen :]:
-            if message.role == "tool":
-                steps.append(self._make_result(message))
-            elif message.role != "assistant":
-                steps.append(self._make_text(message.role, message.content or ""))
-        self.seen = len(messages)
-        if steps:
-            self._add(steps)
-
-    def _make_result(self, message: Message) -> Step:
-        text = message.content or ""
-        call = self.calls.get(message.tool_call_id or "", CallNote(""))
-        return Step("result", len(text), self._keep(text), call.tool, error=call.error)
-
-    def add_reply(
+    def add_turn(
         self, reply: Reply, message: Message, messages: Sequence[Message], tools: Mapping[str, str]
     ) -> None:
-        """Take down what the model said.
+        """Take down what the model read in a turn, and what it said.
 
         Args:
             reply: the answer of the service.
             message: its message; calls that it wrote as text are calls in it.
-            messages: the conversation so far.
+            messages: the conversation before it.
             tools: the name of the tool that each call means, by the call's id.
         """
+        steps = self._make_read(messages)
         thought = _read_reasoning(reply.message)
-        steps = [self._make_text("thought", thought)] if thought else []
+        if thought:
+            steps.append(self._make_text("thought", thought))
         text = reply.message.content or ""
         finish = reply.finish_reason if reply.finish_reason in FINISH_REASONS else "other"
         steps.append(Step("model", len(text), self._keep(text), finish=finish, usage=reply.usage))
@@ -95,6 +80,26 @@ class Transcriber(msgspec.Struct):
             self.calls[call.id] = CallNote(tool)
             steps.append(self._make_call(tool, call, messages))
         self._add(steps)
+
+    def add_messages(self, messages: Sequence[Message]) -> None:
+        """Take down what was added to the conversation and is not answered."""
+        self._add(self._make_read(messages))
+
+    def _make_read(self, messages: Sequence[Message]) -> list[Step]:
+        """Make steps of the messages since the last turn, but for the model's own."""
+        steps: list[Step] = []
+        for message in messages[self.seen :]:
+            if message.role == "tool":
+                steps.append(self._make_result(message))
+            elif message.role != "assistant":
+                steps.append(self._make_text(message.role, message.content or ""))
+        self.seen = len(messages)
+        return steps
+
+    def _make_result(self, message: Message) -> Step:
+        text = message.content or ""
+        call = self.calls.get(message.tool_call_id or "", CallNote(""))
+        return Step("result", len(text), self._keep(text), call.tool, error=call.error)
 
     def _make_call(self, tool: str, call: ToolCall, messages: Sequence[Message]) -> Step:
         text, code = None, _read_code(call.arguments)
@@ -108,7 +113,7 @@ class Transcriber(msgspec.Struct):
         return Step("call", len(call.arguments), text, tool, code)
 
     def add_error(self, error: Exception) -> None:
-        """Take down that the service failed."""
+        """Take down that the service, or the sandbox, failed."""
         text = str(error)
         self._add([Step("error", len(text), self._keep(text), error=type(error).__name__)])
 
@@ -157,6 +162,8 @@ class Transcriber(msgspec.Struct):
 
 def _read_reasoning(message: Message) -> str:
     """Return what the model thought before it answered; empty if the server does not send it."""
+    if not message.extra:
+        return ""
     for key in REASONING_KEYS:
         thought = message.extra.get(key)
         if isinstance(thought, str) and thought:

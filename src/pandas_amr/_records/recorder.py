@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -67,9 +66,10 @@ class RecordedNode(msgspec.Struct, gc=False):
         """Keep the transcript as bytes from now on: nothing is added to it any more."""
         if isinstance(self.kept, bytes):
             return
-        # Code of a model may have half of a surrogate pair.
-        with contextlib.suppress(UnicodeEncodeError):
+        try:
             self.kept = pack_node(self.kept)
+        except UnicodeEncodeError:  # code of a model may have half of a surrogate pair
+            return
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
@@ -170,7 +170,8 @@ class Trace:
         self._by_prefix.setdefault(prefix, []).append(node)
         error = ""
         with use_scope(Scope(self, node)) as outer:
-            self._tell_begin(node, outer)
+            if self.listeners:
+                self._tell_begin(node, outer)
             try:
                 yield node
             except BaseException as raised:
@@ -181,17 +182,13 @@ class Trace:
                 node.seconds = self.seconds - node.start
                 if node.status == "running":
                     node.status = "ok"
-                self._end_node(node, name, error)
-
-    def _end_node(self, node: Node, name: str, error: str) -> None:
-        self._tell_end(node, name, error)
-        if node.recorded is not None and self.recorder is not None:
-            self.recorder.end_node(node.recorded, node.id)
+                if self.listeners:
+                    self._tell_end(node, name, error)
+                if node.recorded is not None and self.recorder is not None:
+                    self.recorder.end_node(node.recorded, node.id)
 
     def _tell_begin(self, node: Node, outer: Scope | None) -> None:
-        if not self.listeners:
-            return
-        within = outer.node.id if outer is not None and outer.node is not None else ""
+        within = "" if outer is None else outer.node_id
         self.emit(
             NodeBegan(
                 node.start,
@@ -207,8 +204,6 @@ class Trace:
 
     def _tell_end(self, node: Node, name: str, error: str) -> None:
         """Tell that a node ended; ``name`` is the id with which it began."""
-        if not self.listeners:
-            return
         self.emit(
             NodeEnded(
                 node.start + node.seconds,
@@ -240,11 +235,13 @@ class CallRecord(msgspec.Struct):
 
     Attributes:
         number: its number in the run.
+        began: when it began, in seconds since the run did.
         usage: what it has spent.
         waited: seconds that it has waited, and was not sent.
     """
 
     number: int
+    began: float
     usage: Usage = NO_USAGE
     waited: float = 0.0
 
@@ -287,14 +284,14 @@ class Scope(msgspec.Struct, frozen=True):
     tool: ToolRecord | None = None
 
     @property
+    def node_id(self) -> str:
+        """The node's id; empty outside of any."""
+        return "" if self.node is None else self.node.id
+
+    @property
     def at(self) -> tuple[float, str, str]:
         """What each event begins with: the time, the node and the run."""
-        return self.at_time(CLOCK.now())
-
-    def at_time(self, now: float) -> tuple[float, str, str]:
-        """Give what an event of some time begins with, by the clock of durations."""
-        node = "" if self.node is None else self.node.id
-        return now - self.trace.began, node, self.trace.run
+        return self.trace.seconds, self.node_id, self.trace.run
 
     def emit(self, event: Event) -> None:
         """Give an event to whoever listens."""
@@ -382,7 +379,8 @@ def use_scope_of_second_request() -> Iterator[None]:
     if scope is None or scope.call is None:
         yield
         return
-    with use_scope(msgspec.structs.replace(scope, call=CallRecord(scope.call.number))):
+    second = CallRecord(scope.call.number, scope.trace.seconds)
+    with use_scope(msgspec.structs.replace(scope, call=second)):
         yield
 
 
@@ -452,42 +450,38 @@ def note_tool_error(name: str) -> None:
         scope.tool.error = name
 
 
-class WaitRecord(msgspec.Struct):
-    """A wait that goes on.
+class record_wait:  # noqa: N801 (used as `with record_wait(...)`; a generator takes twice as long)
+    """Record that the block is a wait, whatever way it ends.
 
     Attributes:
         kind: what it is for, as it is known by now.
         is_told: whether it is worth an event.
     """
 
-    kind: WaitKind
-    is_told: bool = True
+    __slots__ = ("_began", "_scope", "is_told", "kind")
 
+    def __init__(self, kind: WaitKind) -> None:
+        self.kind = kind
+        self.is_told = True
 
-@contextlib.contextmanager
-def record_wait(kind: WaitKind) -> Iterator[WaitRecord]:
-    """Record that the block is a wait, whatever way it ends."""
-    wait = WaitRecord(kind)
-    scope = find_timed_scope()
-    if scope is None:
-        yield wait
-        return
-    began = CLOCK.now()
-    try:
-        yield wait
-    finally:
-        if wait.is_told:
-            _end_wait(scope, wait.kind, CLOCK.now() - began)
+    def __enter__(self) -> Self:
+        self._scope = find_timed_scope()
+        self._began = CLOCK.now()
+        return self
 
+    def __exit__(self, *raised: object) -> None:
+        if self._scope is not None and self.is_told:
+            self._tell(self._scope)
 
-def _end_wait(scope: Scope, kind: WaitKind, seconds: float) -> None:
-    number = 0
-    if scope.call is not None:
-        number = scope.call.number
-        if kind != "batch":  # whose requests are sent
-            scope.call.waited += seconds
-    time, node, run = scope.at
-    if scope.trace.spans is not None:
-        scope.trace.spans.add_wait(node, kind, time - seconds, seconds, number)
-    if scope.trace.listeners:
-        scope.emit(Waited(time, node, run, kind=kind, seconds=seconds, call=number))
+    def _tell(self, scope: Scope) -> None:
+        seconds = CLOCK.now() - self._began
+        call = 0
+        if scope.call is not None:
+            call = scope.call.number
+            if self.kind != "batch":  # whose requests are sent
+                scope.call.waited += seconds
+        time, node, run = scope.at
+        if scope.trace.spans is not None:
+            scope.trace.spans.add_wait(node, self.kind, time - seconds, seconds, call)
+        if scope.trace.listeners:
+            scope.trace.emit(Waited(time, node, run, kind=self.kind, seconds=seconds, call=call))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.events import CallBegan, CallEnded
 from pandas_amr._records.trace import CallRecord, Scope, find_timed_scope, type_name, use_scope
 from pandas_amr.models.waits import host_of
@@ -37,9 +36,10 @@ class Reported:
         if scope is None:
             return await self._model.complete(request)
         self._model.check_calls(request)  # what is not sent is no call
-        record = CallRecord(next(scope.trace.calls))
-        began, reply, error = CLOCK.now(), None, ""
-        self._tell_begin(scope, record, request, began)
+        record = CallRecord(next(scope.trace.calls), scope.trace.seconds)
+        if scope.trace.listeners:
+            self._tell_begin(scope, record, request)
+        reply, error = None, ""
         try:
             with use_scope(Scope(scope.trace, scope.node, record, scope.tool)):
                 reply = await self._model.complete(request)
@@ -47,21 +47,21 @@ class Reported:
             error = type_name(raised)
             raise
         finally:
-            self._end(scope, record, request, reply, began, error)
+            self._end(scope, record, request, reply, error)
         return replace(reply, call=record.number) if request.tools else reply
 
-    def _tell_begin(self, scope: Scope, record: CallRecord, request: Request, began: float) -> None:
-        if scope.trace.listeners:
-            scope.trace.emit(
-                CallBegan(
-                    *scope.at_time(began),
-                    call=record.number,
-                    phase=request.phase,
-                    model=self._name,
-                    server=self._host,
-                    tool=0 if scope.tool is None else scope.tool.number,
-                )
-            )
+    def _tell_begin(self, scope: Scope, record: CallRecord, request: Request) -> None:
+        event = CallBegan(
+            record.began,
+            scope.node_id,
+            scope.trace.run,
+            call=record.number,
+            phase=request.phase,
+            model=self._name,
+            server=self._host,
+            tool=0 if scope.tool is None else scope.tool.number,
+        )
+        scope.trace.emit(event)
 
     def _end(
         self,
@@ -69,31 +69,28 @@ class Reported:
         record: CallRecord,
         request: Request,
         reply: Reply | None,
-        began: float,
         error: str,
     ) -> None:
-        now = CLOCK.now()
-        time, node, run = scope.at_time(now)
-        seconds = now - began
+        time, node, run = scope.at
+        seconds = time - record.began
         if scope.trace.spans is not None:
-            scope.trace.spans.add(node, "model", time - seconds, seconds, record.number)
+            scope.trace.spans.add(node, "model", record.began, seconds, record.number)
         if not scope.trace.listeners:
             return
-        scope.trace.emit(
-            CallEnded(
-                time,
-                node,
-                run,
-                call=record.number,
-                phase=request.phase,
-                model=self._name,
-                server=self._host,
-                usage=record.usage,
-                seconds=seconds,
-                waited=record.waited,
-                finish_reason="" if reply is None else reply.finish_reason,
-                error=error,
-                answered_by="" if reply is None else reply.model,
-                response="" if reply is None else reply.id,
-            )
+        event = CallEnded(
+            time,
+            node,
+            run,
+            call=record.number,
+            phase=request.phase,
+            model=self._name,
+            server=self._host,
+            usage=record.usage,
+            seconds=seconds,
+            waited=record.waited,
+            finish_reason="" if reply is None else reply.finish_reason,
+            error=error,
+            answered_by="" if reply is None else reply.model,
+            response="" if reply is None else reply.id,
         )
+        scope.trace.emit(event)

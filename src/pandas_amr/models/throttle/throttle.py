@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pandas_amr._records.events import WaitKind
-    from pandas_amr._records.trace import WaitRecord
     from pandas_amr.errors import ModelConfigError
     from pandas_amr.models.base import LM, RateLimits
     from pandas_amr.models.lease import PaceLease, PaceReport
@@ -58,7 +57,7 @@ class _Place:
     ticket: asyncio.Future[Ticket]
     tokens: float
     lm: LM | None
-    wait: WaitRecord
+    wait: record_wait
 
 
 @dataclass
@@ -173,7 +172,7 @@ class Throttle:
         with record_wait(self._wait_kind) as wait:
             return await self._wait_in_queue(tokens, lm, wait)
 
-    async def _wait_in_queue(self, tokens: float, lm: LM | None, wait: WaitRecord) -> Ticket:
+    async def _wait_in_queue(self, tokens: float, lm: LM | None, wait: record_wait) -> Ticket:
         since = waiting_since.get()
         if since is None:
             since = self.clock()
