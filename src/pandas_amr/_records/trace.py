@@ -182,10 +182,13 @@ class Trace:
                 node.seconds = self.seconds - node.start
                 if node.status == "running":
                     node.status = "ok"
-                if self.listeners:
-                    self._tell_end(node, name, error)
-                if node.recorded is not None and self.recorder is not None:
-                    self.recorder.end_node(node.recorded, node.id)
+                self._end_node(node, name, error)
+
+    def _end_node(self, node: Node, name: str, error: str) -> None:
+        if self.listeners:
+            self._tell_end(node, name, error)
+        if node.recorded is not None and self.recorder is not None:
+            self.recorder.end_node(node.recorded, node.id)
 
     def _tell_begin(self, node: Node, outer: Scope | None) -> None:
         within = "" if outer is None else outer.node_id
