@@ -508,8 +508,11 @@ def test_a_budget_is_that_of_all_parts_and_what_is_done_counts(files, tmp_path):
         first = amr.map_reduce(files, budget=amr.Budget(calls=3), **options)
         assert (len(server.requests), first.rows, first.output) == (3, 4, None)
         assert "budget" in first.stopped
+        assert repr(first).startswith("<Result 4 of 12 rows in 1 part, 3 calls, ")
+        assert repr(first).endswith(", 8 skipped, stopped: The budget of 3 calls is used up>")
+        assert "Skipped: 8 of 12 rows; the run ended before their turn." in first._repr_html_()
         second = amr.map_reduce(files, **options)
-    assert second.output["n"] == sum(range(12))
+    assert (second.output["n"], first.unread, second.unread) == (sum(range(12)), 8, 0)
 
 
 def test_a_run_gives_up_over_all_parts_of_which_each_is_too_small_to_tell(tmp_path):

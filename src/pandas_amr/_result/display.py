@@ -42,7 +42,7 @@ def line_of_parts(coverage: str, result: Result[Any, Any], problems: Mapping[str
     parts = [coverage, counted(result.total.calls, "call"), describe_spend(result.total)]
     parts += [f"{rows} {status}" for status, rows in problems.items() if rows]
     if result.stopped:
-        reason, _, _ = result.stopped.partition(". ")
+        reason = result.stopped.partition(". ")[0].rstrip(".")
         parts.append(f"stopped: {reason}")
     return f"<Result {', '.join(filter(None, parts))}>"
 

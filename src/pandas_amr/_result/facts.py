@@ -176,6 +176,7 @@ def count_statuses(result: Result) -> Mapping[str, int]:
     if parts is not None:
         for part in parts:
             counts.update(part.counts)
+        counts["skipped"] += getattr(result, "unread", 0)
     elif result.status is not None:
         for status, count in result.status["status"].value_counts().items():
             counts[str(status)] = int(count)

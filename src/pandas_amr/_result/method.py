@@ -16,7 +16,7 @@ from pandas_amr._plan.plan_types import is_pydantic_model
 from pandas_amr._records.counts import counted
 from pandas_amr._records.html import Html, details, element, escape, join, named_values, table
 from pandas_amr._records.version import __version__
-from pandas_amr._result.facts import count_rows, count_statuses, is_mapped, read_columns
+from pandas_amr._result.facts import count_statuses, is_mapped, read_columns
 from pandas_amr._result.tables import VALUE_CHARACTERS, write_label, write_labels
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _describe_map(result: Result) -> list[Html]:
         parts += _describe_finding(name, finding, unit)
     counts = count_statuses(result)
     texts = [f"{count:,} {STATUS_WORDS.get(status, status)}" for status, count in counts.items()]
-    rows = counted(count_rows(result.frame), "row")
+    rows = counted(sum(counts.values()), "row")
     parts.append(_paragraph(f"Of {rows}: {', '.join(texts)}."))
     return parts
 

@@ -13,6 +13,7 @@ from pandas_amr._records.counts import counted, counted_of
 from pandas_amr._records.public import public
 from pandas_amr._result.display import line_of_parts
 from pandas_amr._result.explain import find_positions
+from pandas_amr._result.facts import count_statuses
 from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
 from pandas_amr._result.records import Kind
@@ -131,10 +132,13 @@ class StreamedResult(ResultOfParts[Output, Kind]):
     Attributes:
         folder: where the parts are.
         parts: what each of them is.
+        unread: how many rows of the input have no place in the parts, since the run stopped early;
+            0 also if the input tells only at its end how many it has.
     """
 
     folder: Path = field(kw_only=True)
     parts: Sequence[WrittenPart] = field(kw_only=True)
+    unread: int = field(default=0, kw_only=True)
     _name: ClassVar[str] = "A result with out="
     _ways: ClassVar[Mapping[str, str]] = {
         "retry": "make the same call again, which maps only the rows that failed",
@@ -164,16 +168,12 @@ class StreamedResult(ResultOfParts[Output, Kind]):
         return PartPlaces(self.parts, self.findings)
 
     def __repr__(self) -> str:
-        counts = dict.fromkeys(STATUSES, 0)
-        for part in self.parts:
-            for status, count in part.counts.items():
-                counts[status] += count
-        failed = counts["failed"]
-        empty = counts["empty"]
-        found = self.rows - failed - empty - counts["skipped"]
-        rows = counted_of(found, self.rows, "row")
+        counts = count_statuses(self)
+        problems = {status: counts.get(status, 0) for status in ("failed", "empty", "skipped")}
+        total = self.rows + self.unread
+        rows = counted_of(total - sum(problems.values()), total, "row")
         parts = counted(len(self.parts), "part")
-        return line_of_parts(f"{rows} in {parts}", self, {"failed": failed, "empty": empty})
+        return line_of_parts(f"{rows} in {parts}", self, problems)
 
     def _found_columns(self) -> list[str]:
         """Return the columns of the findings; those of the input have other names."""

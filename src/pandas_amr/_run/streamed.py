@@ -323,6 +323,7 @@ class StreamedPipeline(Pipeline):
             self.parts,
             outcome,
             schema=self._source.schema,
+            rows=self._source.rows,
             raises=self._ends_in_error,
         )
 
