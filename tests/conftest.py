@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import pandas_amr as amr
+from pandas_amr._records.clock import CLOCK
 from pandas_amr.testing import ScriptedServer
 
 # How long an example takes says nothing here: the first one may load a tokenizer, on a machine that is busy. Each run
@@ -28,6 +30,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("busy machine")
+
+@pytest.fixture
+def no_time_passes() -> Iterator[None]:
+    """For the library, however long a test takes: none of its waits ends before what it waits for."""
+    with CLOCK.stand_still():
+        yield
+
 
 # A shell without job control has its background jobs ignore Ctrl-C, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)

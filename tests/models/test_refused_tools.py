@@ -11,6 +11,9 @@ from numbered import number
 from pandas_amr.errors import ModelConfigError
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 
+# Requests wait two seconds for an answer to the first of their kind.
+pytestmark = pytest.mark.usefixtures("no_time_passes")
+
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(12)]})
 GIVEN = {"map": "Which row?", "finding": {"n": int}, "reduce": {"n": "sum"}, "progress": False}
 

@@ -12,6 +12,9 @@ import pandas_amr as amr
 from numbered import number
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 
+# Requests wait two seconds for an answer to the first of their kind.
+pytestmark = pytest.mark.usefixtures("no_time_passes")
+
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(12)]})
 
 

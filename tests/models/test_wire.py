@@ -33,7 +33,11 @@ from pandas_amr.models.structured.support import FIRST_FORMS, schema_support_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
-pytestmark = [once, pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")]
+pytestmark = [
+    once,
+    pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning"),
+    pytest.mark.usefixtures("no_time_passes"),  # requests wait two seconds for an answer to the first of their kind
+]
 
 ROWS = 16
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(ROWS)]})

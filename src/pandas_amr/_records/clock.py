@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Iterator
 
 
 class Clock:
@@ -15,11 +17,12 @@ class Clock:
 
     def __init__(self) -> None:
         self._ahead_s = 0.0
+        self._source: Callable[[], float] = time.monotonic
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
     def now(self) -> float:
         """Seconds since some moment that stays the same."""
-        return time.monotonic() + self._ahead_s
+        return self._source() + self._ahead_s
 
     def wall(self) -> float:
         """Seconds since 1970: what other processes, and later ones, can compare with."""
@@ -36,6 +39,16 @@ class Clock:
         for loop in list(self._loops):
             # A loop that sleeps looks at its timers once it is woken.
             loop.call_soon_threadsafe(_wake)
+
+    @contextlib.contextmanager
+    def stand_still(self) -> Iterator[None]:
+        """Let no time pass in the block but what the clock is moved on."""
+        began = time.monotonic()
+        self._source = lambda: began
+        try:
+            yield
+        finally:
+            self._source = time.monotonic
 
 
 def _wake() -> None:
