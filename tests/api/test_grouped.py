@@ -207,3 +207,17 @@ def test_importing_again_registers_no_second_accessor():
     register()
     assert pd.api.typing.DataFrameGroupBy.amr is before
     assert "pandas_amr" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [
+        ("k", {"k": pd.Series([True, None, False, None], dtype=object)}),
+        (["k", "m"], {"k": ["x", None, "y", "x"], "m": [1, 2, 2, 1]}),
+        (["m", "k"], {"k": [True, True, False, False], "m": ["x", None, None, "y"]}),
+    ],
+    ids=["bools", "beside numbers", "beside texts"],
+)
+def test_a_row_without_a_key_is_in_no_group_of_a_column_that_was_selected(keys, values):
+    groups = pd.DataFrame(values).assign(n=[1, 10, 100, 1000]).groupby(keys)["n"]
+    assert groups.amr.reduce({"n": "sum"})["n"].to_dict() == groups.sum().to_dict()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import pandas_amr as amr
 from examples import examples
@@ -54,6 +55,90 @@ def test_rows_without_a_key_stand_in_their_own_group_among_those_that_do_not_occ
     expected = frame.groupby(["k", "c"], dropna=False, observed=False).agg({"n": "sum"})
     pd.testing.assert_frame_equal(sums, expected)
     assert sums["n"].tolist() == [1, 0, 10, 0, 100, 0]
+
+
+class Item(BaseModel):
+    size: int
+
+
+days_of = st.sampled_from([None, *pd.date_range("2026-01-01", periods=4)])
+units_of = st.tuples(
+    st.sampled_from(["b", "a", None]),
+    st.sampled_from(["x", "z", None]),
+    days_of,
+    st.lists(st.integers(1, 9), max_size=2),
+)
+SPANS = pd.Grouper(key="day", freq="2D")
+
+
+@settings(deadline=None, max_examples=examples(40))
+@given(
+    st.lists(units_of, min_size=1, max_size=8),
+    st.sampled_from([["k"], ["c"], ["day"], ["k", "c"], ["c", "day"], [SPANS], [SPANS, "k"]]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_records_stand_in_the_groups_of_their_units(units, keys, sort, dropna, observed):
+    """A unit without a record is in a group, too: it may be the first of it, or begin a span of time."""
+    frame = pd.DataFrame(units, columns=["k", "c", "day", "sizes"])
+    frame["c"] = pd.Categorical(frame["c"], categories=["z", "y", "x"])
+    frame["day"] = pd.to_datetime(frame["day"])
+    if SPANS in keys and frame["day"].isna().any():  # of them pandas makes no groups, or wrong ones
+        frame["day"] = frame["day"].fillna(pd.Timestamp("2026-01-02"))
+    found = frame.amr.map_reduce(
+        map=lambda shard: [[{"size": size} for size in sizes] for sizes in shard["sizes"]],
+        finding=list[Item],
+        reduce={"size": "sum", "items_count": "sum"},
+        by=amr.By(*keys, sort=sort, dropna=dropna, observed=observed),
+    ).output
+    summed = frame.assign(size=frame["sizes"].map(sum), items_count=frame["sizes"].map(len))
+    groups = summed.groupby(keys, sort=sort, dropna=dropna, observed=observed)
+    pd.testing.assert_frame_equal(found, groups[["size", "items_count"]].sum(), check_dtype=False)
+
+
+@pytest.mark.parametrize("by", [amr.By("shop", sort=False), pd.Grouper(key="day", freq="2D")], ids=["order", "spans"])
+def test_what_agents_write_of_records_stands_beside_what_is_computed_of_their_units(by):
+    def provider(request):
+        if request.schema == "reduction":
+            return {"output": f"of {request.findings[0]['size']}", "sources": [0]}
+        return findings(request, lambda unit: {"items": sizes[unit["text"]]})
+
+    sizes = {"t0": [], "t1": [{"size": 5}], "t2": [{"size": 7}]}
+    df = pd.DataFrame(
+        {"text": ["t0", "t1", "t2"], "shop": ["a", "b", "a"], "day": pd.date_range("2026-01-01", periods=3)}
+    )
+    with ScriptedServer(provider) as server:
+        result = df.amr.map_reduce(
+            map="What?",
+            finding=list[Item],
+            columns=["text"],
+            by=by,
+            reduce={"size": amr.Agent("Which?"), "items_count": "sum"},
+            lm=server.lm(),
+        )
+    rests_on = dict(zip(result.sources["group"], result.sources["position"], strict=True))
+    written = {group: f"of {sizes[df['text'][place]][0]['size']}" for group, place in rests_on.items()}
+    assert result.output["size"].to_dict() == written
+    assert sorted(written.values()) == ["of 5", "of 7"]
+
+
+@pytest.mark.parametrize("observed", [False, True])
+@pytest.mark.parametrize("sort", [False, True])
+def test_a_row_without_a_date_is_in_no_group_of_others_where_spans_stand_among_several_keys(sort, observed):
+    df = pd.DataFrame(
+        {
+            "day": pd.to_datetime([None, "2026-01-05", "2026-01-01"]),
+            "c": pd.Categorical(["q", "p", "q"], categories=["p", "q", "z"]),
+            "n": [1, 10, 100],
+        }
+    )
+    by = amr.By(pd.Grouper(key="day", freq="D"), "c", sort=sort, dropna=False, observed=observed)
+    sums = df.amr.reduce({"n": "sum"}, by=by)["n"]
+    listed = df.amr.reduce(lambda part: part["n"].tolist(), by=by)["output"]
+    expected = df.groupby(["day", "c"], sort=sort, dropna=False, observed=observed)["n"].sum()
+    pd.testing.assert_series_equal(sums, expected, check_dtype=False)
+    assert [sum(values) for values in listed] == sums.tolist()
 
 
 keys_of = st.tuples(

@@ -256,4 +256,7 @@ def _values_of_key(groups: Any, number: int) -> pd.Series:
         for position in positions:
             values[position] = value
     key = pd.Series(values, index=groups.obj.index, name=level.name, dtype=object)
+    is_plain = isinstance(level.dtype, np.dtype) and level.dtype.kind in "biu"
+    if is_plain and key.isna().any():  # numpy's bools and whole numbers have no missing value
+        return key
     return key.astype(level.dtype)

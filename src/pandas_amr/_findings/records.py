@@ -64,6 +64,21 @@ class UnitRows:
             by=self.by.at(places, table.index),
         )
 
+    @property
+    def have_own_groups(self) -> bool:
+        """Whether a record is in its unit's group, and a unit without records in one, too."""
+        return self.by is not None and not self.chosen
+
+    def group_records(self) -> tuple[pd.Index, IntArray]:
+        """Number the groups as ``group_numbers`` does.
+
+        Returns:
+            The index of the units' groups, and the number of the group of each record's unit.
+        """
+        assert self.by is not None
+        index, numbers = group_numbers(self.table, self.by)
+        return index, numbers[self.positions]
+
     def counted(self) -> pd.DataFrame:
         """Return each unit that counts, once."""
         if not self.chosen:

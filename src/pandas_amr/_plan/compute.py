@@ -349,8 +349,13 @@ def group_rows(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
         The index of the groups, and the positions of each group's rows in the frame's order.
     """
     index, numbers = group_numbers(frame, by)
-    rows: list[list[int]] = [[] for _ in range(len(index))]
+    return index, list_rows(numbers, len(index))
+
+
+def list_rows(numbers: NDArray[np.int64], count: int) -> list[list[int]]:
+    """List the positions of the rows of each of so many groups, by the rows' groups."""
+    rows: list[list[int]] = [[] for _ in range(count)]
     for position, number in enumerate(numbers.tolist()):
         if number >= 0:  # a row without a key is in no group, as in groupby
             rows[number].append(position)
-    return index, rows
+    return rows

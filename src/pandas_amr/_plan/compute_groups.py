@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,8 @@ from pandas_amr._plan.compute_column import (
     holds_lists,
     overflows,
 )
+from pandas_amr._units.by import By, group_numbers, grouped
 from pandas_amr._units.by import column as column_at
-from pandas_amr._units.by import group_numbers, grouped
 from pandas_amr._units.cells import make_json_keys
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings.records import UnitRows
     from pandas_amr._plan.aggregations import Aggregations
-    from pandas_amr._units.by import By
 
 
 def aggregate_groups(
@@ -221,28 +220,57 @@ def aggregate_groups_of_units(
 
     ``of_units`` names the aggregations of the units' columns.
     """
-    table, unit_by = _grouped_units(frame, by, units)
-    index, _ = group_numbers(table, unit_by)
+    groups = _find_unit_groups(frame, by, units)
     flat = has_table(aggregations)
     read_as_lists = are_read_as_lists(aggregations)
     parts: list[pd.DataFrame] = []
     for name, how in aggregations.items():
         wanted = as_list(how) if read_as_lists else how
         if name in of_units:
-            part = aggregate_groups(table, {name: wanted}, unit_by, flat=flat)
-            parts.append(align_to_groups(part, index))
+            part = aggregate_groups(groups.units, {name: wanted}, groups.units_by, flat=flat)
+            parts.append(align_to_groups(part, groups.labels))
         else:
-            part = aggregate_groups(frame, {name: wanted}, by, flat=flat)
+            part = aggregate_groups(frame, {name: wanted}, groups.records_by, flat=flat)
             column = column_at(frame, column_of(name, how))
             functions = as_list(function_of(wanted))
-            parts.append(_add_empty_groups(part, index, column, functions))
+            filled = _add_empty_groups(part, groups.keys, column, functions)
+            parts.append(filled.set_axis(groups.labels))
     return pd.concat(parts, axis=1)
 
 
-def _grouped_units(frame: pd.DataFrame, by: By, units: UnitRows) -> tuple[pd.DataFrame, By]:
-    if units.by is not None and not units.chosen:
-        return units.table, units.by
-    return units.units_per_group(frame, by)
+class _UnitGroups(NamedTuple):
+    """The groups of units, and of the records in them.
+
+    Attributes:
+        labels: of the groups, their index.
+        units: one row per unit and group.
+        units_by: how these are grouped.
+        records_by: how the records are grouped.
+        keys: the groups' keys by ``records_by``, in the order of the groups.
+    """
+
+    labels: pd.Index
+    units: pd.DataFrame
+    units_by: By
+    records_by: By
+    keys: pd.Index
+
+
+def _find_unit_groups(records: pd.DataFrame, by: By, units: UnitRows) -> _UnitGroups:
+    if units.by is None or not units.have_own_groups:
+        table, units_by = units.units_per_group(records, by)
+        index, _ = group_numbers(table, units_by)
+        return _UnitGroups(index, table, units_by, by, index)
+    # Records grouped by themselves stand in another order, or in other spans of time.
+    index, numbers = units.group_records()
+    records_by = _group_by_number(numbers, records.index)
+    return _UnitGroups(index, units.table, units.by, records_by, pd.RangeIndex(len(index)))
+
+
+def _group_by_number(numbers: NDArray[np.int64], index: pd.Index) -> By:
+    """Group rows by their groups' numbers; -1 is in none."""
+    keys = pd.Series(numbers.astype(float), index=index)
+    return By(keys.where(keys >= 0))
 
 
 def _add_empty_groups(

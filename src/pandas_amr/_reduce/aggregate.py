@@ -40,8 +40,9 @@ async def aggregate(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
         return ReduceOutcome(convert_to_output(spec, trees.state, aggregates))
     written: dict[Any, Any] = {}
     sources: list[PartSources] = []
+    of_units = _reads_units(plain, rows)
     for name, how in written_by.items():
-        outcome = await _write_column(trees, rows, name, how)
+        outcome = await _write_column(trees, rows, name, how, of_units=of_units)
         written[name] = outcome.output
         sources += outcome.sources
     order = list(spec.aggregations)
@@ -61,8 +62,15 @@ def _split_columns(aggregations: Mapping[Any, Any]) -> tuple[dict[Any, Any], dic
     return plain, written_by
 
 
+def _reads_units(aggregations: Mapping[Any, Any], rows: FindingRows) -> bool:
+    """Tell whether groups are those of the units behind records: a column of them is aggregated."""
+    if rows.units is None:
+        return False
+    return any(rows.units.owns(column_of(name, how)) for name, how in aggregations.items())
+
+
 async def _write_column(
-    trees: ReduceTrees, rows: FindingRows, name: object, how: object
+    trees: ReduceTrees, rows: FindingRows, name: object, how: object, *, of_units: bool
 ) -> ReduceOutcome:
     """Have agents write one column: a value, or one per group."""
     job = trees.spec.job
@@ -75,7 +83,7 @@ async def _write_column(
         trees = replace(trees, units=trees.units.with_columns((place,)))
     task = ReduceTask(agent.text, str, agent)
     if job.by is not None:
-        groups = await trees.write_groups(rows, task, prefix=f"{name}-")
+        groups = await trees.write_groups(rows, task, prefix=f"{name}-", of_units=of_units)
         written = groups.output.iloc[:, 0].rename(name)
         sources = tuple(part._replace(column=name) for part in groups.sources)
         return ReduceOutcome(written, sources)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._findings.output import ReductionType
-from pandas_amr._plan.compute import group_rows
+from pandas_amr._plan.compute import group_rows, list_rows
 from pandas_amr._plan.outputs import join_group_outputs
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import run_off_loop
@@ -93,10 +93,13 @@ class ReduceTrees:
         return make_outcome(reduction, self.spec.plan.output)
 
     async def write_groups(
-        self, rows: FindingRows, task: ReduceTask, *, prefix: str = ""
+        self, rows: FindingRows, task: ReduceTask, *, prefix: str = "", of_units: bool = False
     ) -> ReduceOutcome:
-        """Run one tree per group, side by side; a group that fails is listed, and is ``<NA>``."""
-        index, groups, rows = await run_off_loop(_find_groups, rows, size=len(rows.positions))
+        """Run one tree per group, side by side; a group that fails is listed, and is ``<NA>``.
+
+        ``of_units`` groups records as their units are, those without a record among them.
+        """
+        index, groups, rows = await _find_groups(rows, of_units=of_units)
         reductions: list[Reduction | None] = [None] * len(groups)
         steps = self._steps
         steps.trees += len(groups)
@@ -211,11 +214,22 @@ class ReduceTrees:
             await tree.close()
 
 
-def _find_groups(rows: FindingRows) -> tuple[pd.Index, list[list[int]], FindingRows]:
+async def _find_groups(
+    rows: FindingRows, *, of_units: bool
+) -> tuple[pd.Index, list[list[int]], FindingRows]:
     """Return the groups, the places of each one's rows, and the rows to take these of."""
+    size = len(rows.positions)
+    index, groups = await run_off_loop(partial(_list_groups, rows, of_units=of_units), size=size)
+    table = await run_off_loop(combine_chunks, rows.table, size=size)
+    return index, groups, replace(rows, table=table)
+
+
+def _list_groups(rows: FindingRows, *, of_units: bool) -> tuple[pd.Index, list[list[int]]]:
     assert rows.by is not None
-    index, groups = group_rows(rows.table, rows.by)
-    return index, groups, replace(rows, table=combine_chunks(rows.table))
+    if of_units and rows.units is not None and rows.units.have_own_groups:
+        index, numbers = rows.units.group_records()
+        return index, list_rows(numbers, len(index))
+    return group_rows(rows.table, rows.by)
 
 
 def _put_groups_together(

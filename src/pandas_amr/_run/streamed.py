@@ -323,9 +323,16 @@ class StreamedPipeline(Pipeline):
             self.parts,
             outcome,
             schema=self._source.schema,
-            rows=self._source.rows,
+            unread=self._count_unread(),
             raises=self._ends_in_error,
         )
+
+    def _count_unread(self) -> int:
+        """Count the rows that a run which stopped early did not come to; 0 if nothing tells."""
+        rows = self._source.rows
+        if self.state.end_reason is None or rows is None:
+            return 0
+        return max(0, rows - sum(part.rows for part in self.parts))
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""

@@ -43,12 +43,12 @@ def make_streamed_result(
     outcome: ReduceOutcome,
     *,
     schema: pa.Schema,
-    rows: int | None,
+    unread: int,
     raises: bool,
 ) -> StreamedResult[Any, Any]:
     """Make the result of what is written so far.
 
-    ``rows`` is how many the input has, if it tells; ``raises`` says that the run ends in an error.
+    ``unread`` is how many rows it did not come to; ``raises`` says that it ends in an error.
     """
     services.account_cached()
     add_last_warnings(spec, services, state, None)
@@ -76,15 +76,8 @@ def make_streamed_result(
         folder=folder,
         transcripts=collect_transcripts(services, state),
         parts=tuple(parts),
-        unread=_count_unread(state, parts, rows),
+        unread=unread,
     )
-
-
-def _count_unread(state: State, parts: Sequence[WrittenPart], rows: int | None) -> int:
-    """Count the rows that a run which stopped early did not come to; 0 if that is not known."""
-    if state.end_reason is None or rows is None:
-        return 0
-    return max(0, rows - sum(part.rows for part in parts))
 
 
 def _usage_later(services: Services) -> Any:

@@ -289,7 +289,20 @@ def make_grouping_keys(frame: pd.DataFrame, by: By) -> list[Any]:
     Labels become Series: ``groupby`` could take a column's label for the name of an index level.
     So do Groupers without a ``freq``: of one that sorts, in a list, pandas mixes up the rows.
     """
-    return [_grouping_key(frame, key) for key in by.keys]
+    keys = [_grouping_key(frame, key) for key in by.keys]
+    if len(keys) == 1 or by.dropna:
+        return keys
+    # Among several keys that keep missing ones, pandas puts a missing date into a group of others.
+    return [_label_spans(frame, key) if isinstance(key, pd.Grouper) else key for key in keys]
+
+
+def _label_spans(frame: pd.DataFrame, grouper: pd.Grouper) -> Any:
+    """Return the span of time of each row as a Series; the Grouper itself if no date is missing."""
+    spans, numbers = group_numbers(frame, By(grouper))
+    if numbers.min(initial=0) >= 0:
+        return grouper
+    labels = pd.Series(spans, name=spans.name).reindex(numbers)
+    return labels.set_axis(frame.index)
 
 
 def _grouping_key(frame: pd.DataFrame, key: Any) -> Any:
