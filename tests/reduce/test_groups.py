@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -61,7 +61,8 @@ class Item(BaseModel):
     size: int
 
 
-days_of = st.sampled_from([None, *pd.date_range("2026-01-01", periods=4)])
+DAYS = pd.date_range("2026-01-01", periods=4)
+days_of = st.sampled_from([None, *DAYS])
 units_of = st.tuples(
     st.sampled_from(["b", "a", None]),
     st.sampled_from(["x", "z", None]),
@@ -79,6 +80,9 @@ SPANS = pd.Grouper(key="day", freq="2D")
     st.booleans(),
     st.booleans(),
 )
+@example([("a", "x", DAYS[0], []), ("b", "x", DAYS[1], [5]), ("a", "x", DAYS[2], [7])], ["k"], False, True, True)
+@example([("a", "x", DAYS[0], []), ("b", "x", DAYS[1], [5]), ("a", "x", DAYS[2], [7])], [SPANS], True, True, True)
+@example([("a", None, DAYS[0], []), (None, "x", DAYS[1], [5])], ["k", "c"], True, False, False)
 def test_records_stand_in_the_groups_of_their_units(units, keys, sort, dropna, observed):
     """A unit without a record is in a group, too: it may be the first of it, or begin a span of time."""
     frame = pd.DataFrame(units, columns=["k", "c", "day", "sizes"])
