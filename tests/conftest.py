@@ -31,6 +31,7 @@ settings.register_profile(
 )
 settings.load_profile("busy machine")
 
+
 @pytest.fixture
 def no_time_passes() -> Iterator[None]:
     """For the library, however long a test takes: none of its waits ends before what it waits for."""
