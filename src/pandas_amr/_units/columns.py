@@ -65,7 +65,8 @@ def check_labels_encode(frame: pd.DataFrame) -> None:
     Raises:
         ColumnError: there is one.
     """
-    for label in frame.columns:
+    labels: list[Any] = list(frame.columns)
+    for label in labels:
         for part in label if isinstance(label, tuple) else (label,):
             problem = unsendable(part) if isinstance(part, str) else None
             if problem is not None:
