@@ -417,6 +417,28 @@ def test_pickle_a_recipe_s_result_has_its_stages():
     assert_same(result, again)
 
 
+@pytest.mark.parametrize("rows", [3, 0])
+def test_pickle_a_result_with_out_opens_the_same_parts(rows, tmp_path):
+    plain = FRAME.reset_index(drop=True).head(rows)
+    made = plain.amr.map(lengths, finding={"length": int}, out=tmp_path / "parts")
+    result = amr.result_of(made)
+    for again in copies_of(result).values():
+        assert type(again) is type(result)
+        assert repr(again) == repr(result)
+        assert (again.folder, list(again.parts), again.unread) == (result.folder, list(result.parts), 0)
+        assert again.frame.to_table().equals(result.frame.to_table())
+        assert again.findings.to_table().equals(result.findings.to_table())
+        for name in ("failures", "status", "usage", "trace"):
+            assert_same(getattr(again, name), getattr(result, name))
+
+
+def test_pickle_a_copy_of_a_recipe_s_result_refuses_what_that_refuses():
+    result = MADE["Recipe"]()(FRAME)
+    for again in copies_of(result).values():
+        with pytest.raises(amr.UsageError, match=r"run again one by one: result\.stages\[i\]"):
+            again.retry()
+
+
 @dataclasses.dataclass
 class Opaque:
     lock: Any

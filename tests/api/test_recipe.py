@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from moments import move_on
 from pandas_amr.testing import ScriptedServer, Status, findings
 from together import Together
 from versions import once
@@ -287,6 +289,59 @@ def test_a_stage_s_trace_holds_its_own_nodes():
         {"3-reduce"},
     ]
     assert len(result.trace) == sum(len(stage.trace) for stage in result.stages)
+
+
+def test_a_stage_s_cost_is_its_own_and_the_recipe_s_is_that_of_all(tmp_path):
+    again = amr.Recipe().map("once more", finding={"again": int}, columns=["text"])
+    made = amr.Recipe().filter("even").map("the number", finding=NUMBER, plan={"shard_size": 2}).then(again)
+
+    def answer(request):
+        if '"again"' in json.dumps(request.body):
+            return findings(request, lambda unit: {"again": 1})
+        return provider(request)
+
+    def totals(result: amr.Result) -> list[amr.Usage]:
+        return [stage.total for stage in (*result.stages, *result.stages[2].stages)]
+
+    settings: dict[str, Any] = {"journal": tmp_path / "journal.db"}
+    with ScriptedServer(answer) as server:
+        lm = server.lm(prices=(1.0, 2.0))
+        first = made(ROWS, lm=lm, **settings)
+        second = made(ROWS, lm=lm, **settings)
+    assert [total.calls for total in totals(first)] == [1, 3, 1, 1]
+    assert [total.calls for total in totals(second)] == [0, 0, 0, 0]
+    assert [total.recalled for total in totals(second)] == [12, 6, 6, 6]
+    assert first.total.calls == len(server.requests) == 5
+    assert second.total.recalled == 24
+    for count in ("input_tokens", "output_tokens", "money"):
+        of_stages = [getattr(stage.total, count) for stage in first.stages]
+        assert all(of_stages)
+        assert sum(of_stages) == pytest.approx(getattr(first.total, count))
+    for stage in first.stages:
+        assert stage.usage["calls"].tolist() == [stage.total.calls]
+
+
+def test_a_stage_that_asks_nothing_costs_nothing():
+    made = amr.Recipe().map("the number", finding=NUMBER).reduce({"n": "sum"})
+    with ScriptedServer(provider) as server:
+        result = made(ROWS, lm=server.lm(), journal=False)
+    assert result.total.money is None, "no price is known"
+    assert result.stages[1].total == amr.Usage()
+    assert result.stages[1].usage.empty
+
+
+def test_a_stage_s_seconds_begin_with_it():
+    def wait(frame: pd.DataFrame) -> pd.DataFrame:
+        move_on(1_000)
+        return frame
+
+    made = amr.Recipe().map(lambda shard: [{"a": 1}] * len(shard)).then(wait)
+    result = made.map(lambda shard: [{"b": 1}] * len(shard)).then(wait)(ROWS)
+    assert result.seconds > 2_000
+    first, second = result.stages
+    assert first.seconds < 1_000
+    assert second.seconds < 1_000
+    assert first.started - result.started < dt.timedelta(seconds=1_000) <= second.started - first.started
 
 
 def test_a_budget_is_the_whole_recipe_s():

@@ -13,6 +13,7 @@ from pandas_amr._records.suggest import did_you_mean
 
 DF = pd.DataFrame({"title": ["a", "b"], "text": ["x", "y"]})
 KEY = "sk-not-a-key-but-like-one"
+HALF = pd.DataFrame([["a", "b"]], columns=pd.Index(["t\ud800", "text"], dtype=object))
 DOUBLED = pd.DataFrame([["a", "b"]], columns=["text", "text"])
 
 
@@ -40,6 +41,16 @@ WRONG = {
         lambda lm: DF.amr.map("Read.", columns="zzz", lm=lm),
         KeyError,
         "There is: 'title', 'text'",
+    ),
+    "half a character in a column's name": (
+        lambda lm: HALF.amr.map_reduce(map="Read.", columns="text", reduce="Sum up.", lm=lm),
+        amr.ColumnError,
+        r"The column name 't\\ud800' contains a lone surrogate \('\\ud800'\) and cannot be encoded as UTF-8. Rename",
+    ),
+    "half a character in the name of a column that is a unit": (
+        lambda lm: HALF.amr.map("Read.", axis="columns", lm=lm),
+        amr.ColumnError,
+        "contains a lone surrogate",
     ),
     "no columns": (lambda lm: DF.amr.map("Read.", columns=[], lm=lm), amr.ColumnError, "columns= is empty"),
     "a column twice": (lambda lm: DF.amr.map("Read.", columns=["text", "text"], lm=lm), amr.ColumnError, "twice"),

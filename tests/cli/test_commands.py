@@ -693,6 +693,20 @@ def test_a_signal_keeps_or_writes_what_was_found_and_says_how_to_go_on(number, s
     assert pd.read_csv("found.csv")["severity"].tolist() == SEVERITIES
 
 
+def test_what_turns_text_around_is_escaped_in_the_answer_and_means_the_same(run):
+    hostile = "back \u202e, apart \u2066, tag \U000e0041, delete \x7f, next \u2028, and ä 猫 🐈"
+
+    def answer(request: Any) -> Any:
+        if request.schema == "reduction":
+            return {"output": hostile, "sources": [0]}
+        return reader.read(request)
+
+    outcome = run([*MAPPED, "--reduce", "Sum up."], answer)
+    assert outcome.answer["output"] == hostile
+    assert outcome.stdout.rstrip("\n").isprintable()
+    assert "and ä 猫 🐈" in outcome.stdout
+
+
 def kept(journal: Path) -> int:
     """How many answers a journal holds by now; enough if there is none."""
     if journal.name == "off":

@@ -214,6 +214,20 @@ BY: dict[str, tuple[Any, Any]] = {
 }
 
 
+CONDITIONS = {
+    "categories without False": pd.Categorical([True, None, True]),
+    "categories with both": pd.Categorical([True, False, True]),
+    "nullable": pd.array([True, None, True], dtype="boolean"),
+    "plain": [True, False, True],
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS.keys())
+def test_where_takes_the_rows_that_are_true_of_any_column_of_bools(condition):
+    frame = pd.DataFrame({"v": [1, 2, 4], "c": condition})
+    assert frame.amr.reduce({"v": "sum"}, plan={"where": "c"})["v"] == 5
+
+
 @pytest.mark.parametrize(("by", "pandas_by"), BY.values(), ids=BY.keys())
 @pytest.mark.parametrize("where", [None, "ok"])
 @pytest.mark.sampled(3)

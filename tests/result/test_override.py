@@ -484,6 +484,28 @@ def test_a_file_that_nobody_edited_corrects_nothing_and_one_cell_corrects_its_ro
         pd.testing.assert_frame_equal(corrected.frame[rest], whole.frame[rest])
 
 
+@pytest.mark.parametrize("typed", ["choices", "texts"])
+@pytest.mark.parametrize(("yes", "no"), [("true", "false"), ("True", "False"), ("TRUE", "FALSE")])
+def test_texts_that_a_file_makes_bools_are_not_edited_and_not_corrected(yes, no, typed, tmp_path):
+    said = [yes, no, None, yes]
+    flag = Literal[yes, no] if typed == "choices" else str
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"flag": said[unit["n"]], "kind": "lid"})) as server:
+        result = pd.DataFrame({"n": range(4)}).amr.map_reduce(
+            map="x", finding={"flag": flag | None, "kind": Kind}, reduce=len, lm=server.lm()
+        )
+    result.frame.to_csv(tmp_path / "edited.csv")
+    edited = pd.read_csv(tmp_path / "edited.csv", index_col=0)
+    assert edited["flag"].dropna().map(type).eq(bool).all()
+    assert statuses(result.override(edited)) == ["ok"] * 4
+    edited.loc[1, "kind"] = "strap"
+    edited.loc[3, "flag"] = False
+    corrected = result.override(edited)
+    assert statuses(corrected) == ["ok", "corrected", "ok", "corrected"]
+    assert corrected.frame["kind"].tolist() == ["lid", "strap", "lid", "lid"]
+    assert corrected.frame["flag"].tolist()[:2] == [yes, no]
+    assert corrected.frame["flag"].tolist()[3] == (no if typed == "choices" else "False")
+
+
 def test_large_numbers_that_a_file_with_holes_makes_floats_are_not_edited_and_not_corrected(tmp_path):
     found = [2**60 + 1, None, 2**53 + 1]
     with ScriptedServer(lambda r: findings(r, lambda unit: {"id": found[unit["n"]]})) as server:

@@ -638,13 +638,14 @@ async def _run_nested(
 ) -> Reached:
     """Run a recipe as a stage of another; ``done`` gets its result, in part if it does not end."""
     parts: list[Result] = []
+    services = parent.services.begin_part()
 
     def joined(reached: Reached) -> Result:
         traces = [one.trace.astype(object) for one in parts] or [
             trace_frame(())
         ]  # pandas 2 warns of columns of <NA>
         return join_results(
-            reached, parts, parent.services, pd.concat(traces, ignore_index=True).infer_objects()
+            reached, parts, services, pd.concat(traces, ignore_index=True).infer_objects()
         )
 
     try:

@@ -139,10 +139,10 @@ def join_results(
         frame=frame,
         findings=_findings_in(frame, done),
         plan=last.plan,
-        usage=usage_frame(services.ledger),
+        usage=usage_frame(services.own_ledger),
         failures=_failures_of(frame, done),
         **_read_trace(services, trace),
-        total=services.ledger.total,
+        total=services.own_ledger.total,
         status=_status_of(last, reached.places if has_rows else slice(None)),
         stopped=end_reason(done),
         sandbox=_sandbox_of(done),
@@ -169,10 +169,10 @@ def _no_stage(reached: Reached, services: Services, trace: pd.DataFrame) -> Resu
         frame=frame,
         findings=_findings_in(frame, ()),
         plan=Plan(),
-        usage=usage_frame(services.ledger),
+        usage=usage_frame(services.own_ledger),
         failures=_failures_of(frame, ()),
         **_read_trace(services, trace),
-        total=services.ledger.total,
+        total=services.own_ledger.total,
         status=None,
         transcripts=transcripts_of(services),
     )
@@ -191,8 +191,8 @@ def _read_trace(services: Services, trace: pd.DataFrame) -> dict[str, Any]:
     return {
         "trace": trace,
         "spans": spans_later(services.trace, trace["id"]),
-        "seconds": services.trace.seconds,
-        "started": services.trace.date,
+        "seconds": services.own_seconds,
+        "started": services.own_date,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -78,6 +79,8 @@ class Services:
         parents: the nodes of another run that made the rows at some positions; None is all rows.
         caches: the caches that were opened, with the phase that they are accounted to.
         made_from: the key of the plan in the journal, if a model made it.
+        spent_before: what was spent when this part of a run began; nothing if it is the whole run.
+        seconds_before: how long the run went on by then.
     """
 
     make_ask: MakeAsk
@@ -96,6 +99,27 @@ class Services:
     parents: Parents = no_parents
     caches: list[tuple[Phase, AnswerCache]] = field(default_factory=list)
     made_from: tuple[bytes, ...] = ()
+    spent_before: Ledger = field(default_factory=Ledger)
+    seconds_before: float = 0.0
+
+    def begin_part(self) -> Services:
+        """Return the services of a part of the run that begins now, and tells what it takes."""
+        return replace(self, spent_before=self.ledger.copy(), seconds_before=self.trace.seconds)
+
+    @property
+    def own_ledger(self) -> Ledger:
+        """What this part of the run has spent until now."""
+        return self.ledger.since(self.spent_before)
+
+    @property
+    def own_seconds(self) -> float:
+        """Seconds since this part of the run began."""
+        return self.trace.seconds - self.seconds_before
+
+    @property
+    def own_date(self) -> dt.datetime:
+        """When this part of the run began, in UTC."""
+        return self.trace.date + dt.timedelta(seconds=self.seconds_before)
 
     def nested(
         self,

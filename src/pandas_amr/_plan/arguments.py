@@ -23,7 +23,7 @@ from pandas_amr._types.json_text import unsendable
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
-from pandas_amr._units.columns import find_content_columns
+from pandas_amr._units.columns import check_labels_encode, find_content_columns
 from pandas_amr._units.profile import profile_columns
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import as_tools
@@ -310,6 +310,8 @@ def _read_content(call: Call, fixed: dict[str, Any]) -> tuple[pd.DataFrame, tupl
         fixed["columns"] = [call.frame.columns[column] for column in columns]
     if call.axis is not None:
         fixed["axis"] = call.axis
+    if call.verb != "reduce":  # findings are to stand beside the columns
+        check_labels_encode(call.frame)
     if fixed.get("axis") != "columns":
         return call.frame, columns
     frame = profile_columns(call.frame, columns)

@@ -25,6 +25,30 @@ def escape_unprintable(text: str) -> str:
     return "".join(parts)
 
 
+def escape_json(text: str) -> str:
+    r"""Escape in a JSON text what a terminal might obey; it means the same.
+
+    A JSON text without line breaks has such characters within strings only.
+
+    Example:
+        >>> print(escape_json('["back \u202e", "tag \U000e0041"]'))
+        ["back \u202e", "tag \udb40\udc41"]
+    """
+    if text.isprintable():
+        return text
+    parts: list[str] = []
+    for character in text:
+        parts.append(character if character.isprintable() else _escape_in_json(character))
+    return "".join(parts)
+
+
+def _escape_in_json(character: str) -> str:
+    """Escape a character as JSON does it: one beyond U+FFFF as a pair of surrogates."""
+    code = character.encode("utf-16-be", "surrogatepass").hex()
+    units = [code[:4], code[4:]]
+    return "".join(f"\\u{unit}" for unit in units if unit)
+
+
 def shorten_lines(text: str, *, most_lines: int, most_characters: int) -> list[str]:
     r"""Split a text into lines that are safe to print; those left out are counted.
 

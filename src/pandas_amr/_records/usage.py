@@ -283,6 +283,21 @@ class Ledger:
         key = (phase, model)
         self.lines[key] = self.lines.get(key, NO_USAGE) + usage
 
+    def copy(self) -> Ledger:
+        """Give the lines as they are now."""
+        return Ledger(dict(self.lines))
+
+    def since(self, before: Ledger) -> Ledger:
+        """Give what was added since ``before``; a line to which nothing was added is left out."""
+        added = Ledger()
+        for key, usage in list(self.lines.items()):
+            earlier = before.lines.get(key)
+            if earlier is None:
+                added.lines[key] = usage
+            elif usage != earlier:
+                added.lines[key] = usage - earlier
+        return added
+
     @property
     def total(self) -> Usage:
         """The sum of all lines; asked by any thread."""

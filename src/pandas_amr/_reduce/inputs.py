@@ -25,7 +25,7 @@ def select_where(where: str | None, rows: FindingRows) -> FindingRows:
     """Select the rows in which the plan's condition, a column, is true; all if there is none."""
     if where is None:
         return rows
-    is_true = column(rows.table, where).fillna(False).astype(bool)  # noqa: FBT003 (a value)
+    is_true = column(rows.table, where).isin([True])  # a categorical may not take False for holes
     return rows.select(np.flatnonzero(is_true.to_numpy()))
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pandas_amr._result.given_corrections import Correctable, CorrectionReader
 
 TRUTHS = {"true": True, "false": False}
+# What pandas.read_csv makes a column of bools of.
+TEXTS_OF_TRUTHS = {True: ("True", "true", "TRUE"), False: ("False", "false", "FALSE")}
 
 
 def read_frame(reader: CorrectionReader, given: pd.DataFrame | pd.Series) -> list[GivenCorrection]:
@@ -208,9 +210,12 @@ def _is_written_as(cell: object, value: object) -> bool:
     """Tell whether a value is a cell, or what a file has for it: of a list, numpy's text.
 
     A column of whole numbers with holes holds floats, which do not have all digits of large ones.
+    A column of texts is one of bools if all of them say so.
     """
     if isinstance(cell, int) and isinstance(value, float):
         return float(cell) == value
+    if isinstance(cell, str) and isinstance(value, bool):
+        return cell in TEXTS_OF_TRUTHS[value]
     text = str(value)
     if text == str(cell):
         return True
@@ -258,6 +263,8 @@ def _read_candidates(value: Any) -> list[Any]:
     Example:
         >>> _read_candidates("true"), _read_candidates(3.0), _read_candidates("['a', 'b']")
         (['true', True], [3.0, 3, '3'], ["['a', 'b']", ['a', 'b']])
+        >>> _read_candidates(True)
+        [True, 'True', 'true', 'TRUE']
     """
     form = as_json(value)
     if isinstance(form, str):
@@ -265,6 +272,8 @@ def _read_candidates(value: Any) -> list[Any]:
         if truth is not None:
             return [form, truth]
         return [form, *_parse_text(form)]
+    if isinstance(form, bool):
+        return [form, *TEXTS_OF_TRUTHS[form]]
     candidates = [form]
     if is_number(form):
         number = int(form) if is_exact_whole(form) else form

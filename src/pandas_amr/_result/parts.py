@@ -10,7 +10,7 @@ import pandas as pd
 
 from pandas_amr._findings.map_findings import STATUSES
 from pandas_amr._records.counts import counted, counted_of
-from pandas_amr._records.public import public
+from pandas_amr._records.tracebacks import user_tracebacks
 from pandas_amr._result.display import line_of_parts
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.facts import count_statuses
@@ -119,7 +119,7 @@ class ResultOfParts(Result[Output, Kind]):
         raise UsageError(f"{self._name} has no {method}(): {way}.")
 
 
-@public
+@user_tracebacks  # and not public: pickles find it by the name of its module
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedResult(ResultOfParts[Output, Kind]):
     """The outcome of a run with ``out=``.

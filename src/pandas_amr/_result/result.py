@@ -577,7 +577,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
                     f"result.{each.name} cannot be copied ({type(error).__name__}); "
                     "copy.copy(result) gives a copy that shares it."
                 ) from error
-        return Result(**own)
+        return type(self)(**own)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what enters a pickle: what ``save`` writes, and the types and functions."""

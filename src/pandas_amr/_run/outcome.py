@@ -9,7 +9,6 @@ from pandas_amr._findings.inputs import no_nodes
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED
 from pandas_amr._records.counts import counted_of
 from pandas_amr._records.raised import describe_error
-from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
 from pandas_amr._result.frames import (
@@ -198,17 +197,18 @@ def _assemble(
     failures = state.sorted_failures(spec.job.names)
     found = state.finding_rows(spec.job)
     frame, status = _frame_and_status(spec, state, found, failures)
+    spent = services.own_ledger
     return Result(
         output=outcome.output,
         frame=frame,
         findings=found.findings,
         plan=spec.plan,
-        usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
+        usage=build_later(usage_frame, spent),
         failures=build_later(failures_frame, failures, frame.index),
         **trace_later(services.trace, _list_nodes(services, parent)),
-        total=services.ledger.total,
-        seconds=services.trace.seconds,
-        started=services.trace.date,
+        total=spent.total,
+        seconds=services.own_seconds,
+        started=services.own_date,
         status=status,
         stopped=state.end_reason,
         sandbox=spec.sandbox_tier or None,

@@ -578,7 +578,7 @@ def _begin_services(
             watch=watch,
         )
     return replace(
-        execution.parent.services,
+        execution.parent.services.begin_part(),
         warn=warn,
         frame=frame,
         rows=None,

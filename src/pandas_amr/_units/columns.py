@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.suggest import closest_name
+from pandas_amr._types.json_text import unsendable
 from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -53,6 +54,23 @@ def find_content_columns(frame: pd.DataFrame, columns: object) -> tuple[int, ...
     if len(set(positions)) < len(positions):
         raise ColumnError(f"columns= names a column twice: {labels}.")
     return tuple(positions)
+
+
+def check_labels_encode(frame: pd.DataFrame) -> None:
+    """Refuse a column whose name has half of a surrogate pair.
+
+    pandas itself has no place for such a name among new columns, so that what was found of the rows
+    could not be put beside it.
+
+    Raises:
+        ColumnError: there is one.
+    """
+    labels: list[Any] = list(frame.columns)
+    for label in labels:
+        for part in label if isinstance(label, tuple) else (label,):
+            problem = unsendable(part) if isinstance(part, str) else None
+            if problem is not None:
+                raise ColumnError(f"The column name {part!r} {problem}. Rename the column.")
 
 
 def _list_labels(columns: Any, frame: pd.DataFrame) -> list[Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from pandas_amr._api.cli.exits import DONE, FAILED, PARTIAL
 from pandas_amr._api.cli.files import iterate_records
+from pandas_amr._records.terminal import escape_json
 from pandas_amr._result.frames import have_findings
 from pandas_amr._units.cells import cell
 
@@ -121,17 +122,17 @@ def to_plain(output: object) -> Any:
 
 
 def print_json(value: object) -> None:
-    """Write a value to stdout, in one line.
+    """Write a value to stdout, in one line; what is not printable is escaped, as JSON does it.
 
     Raises:
         BrokenPipeError: nobody reads stdout.
     """
     if sys.stdout is None:
         raise BrokenPipeError
-    text = json.dumps(value, ensure_ascii=False)
+    text = escape_json(json.dumps(value, ensure_ascii=False))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # an old terminal, or half of a character
-        text = json.dumps(value)
+    except UnicodeEncodeError:  # an old terminal
+        text = escape_json(json.dumps(value))
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
