@@ -11,10 +11,11 @@ import pandas as pd
 from pandas_amr._records.refused import show_refused
 from pandas_amr._result.compare import is_same, plain_value
 from pandas_amr._result.frames import have_findings
+from pandas_amr._result.label_keys import make_label_key
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
     from pandas.api.extensions import ExtensionArray
@@ -148,33 +149,53 @@ def _is_count(name: str, columns: Sequence[str]) -> bool:
 def _match_rows(first: pd.Index, second: pd.Index) -> _Pairs:
     """Match rows by label; by place, if the labels of both are the same in the same order.
 
+    A row of the second that no row of the first is matched with is only in the second.
+
     Raises:
         UsageError: labels are doubled, and do not tell which rows belong together.
     """
+    keys = [make_label_key(label) for label in first.tolist()]
+    others = [make_label_key(label) for label in second.tolist()]
     places = np.arange(len(first), dtype=np.int64)
-    if first.equals(second):
+    if keys == others:
         return _Pairs(first, places, places)
-    for index, whose in ((first, "this result"), (second, "the other one")):
-        if not index.is_unique:
-            raise UsageError(
-                f"Rows are matched by label, and {whose} has labels twice: give the rows labels of "
-                "their own before the call (df.set_index(...), df.reset_index())."
-            )
+    _check_distinct(keys, "this result")
+    _check_distinct(others, "the other one")
     if first.nlevels != second.nlevels:
         raise UsageError(
             f"Rows are matched by label: those of this result have {first.nlevels} levels, those "
             f"of the other {second.nlevels}."
         )
-    places_in_second = second.get_indexer(first).astype(np.int64)
-    is_only_in_second = first.get_indexer(second) < 0
-    added = np.flatnonzero(is_only_in_second)
-    labels = first.append(second[added])
+    places_in_second = _find_places(keys, others)
+    added = np.setdiff1d(np.arange(len(second), dtype=np.int64), places_in_second)
     not_in_first = np.full(len(added), -1, dtype=np.int64)
     return _Pairs(
-        labels,
+        labels=first.append(second[added]),
         first=np.concatenate([places, not_in_first]),
         second=np.concatenate([places_in_second, added]),
     )
+
+
+def _find_places(keys: Sequence[Hashable], others: Sequence[Hashable]) -> Places:
+    """Find where each key stands among others; -1 if it does not.
+
+    Not by pandas' ``get_indexer``: an index of times finds texts, which do not find the times.
+    """
+    place_of = {key: place for place, key in enumerate(others)}
+    return np.array([place_of.get(key, -1) for key in keys], dtype=np.int64)
+
+
+def _check_distinct(keys: Sequence[Hashable], whose: str) -> None:
+    """Check that no two rows have the same label.
+
+    Raises:
+        UsageError: two have.
+    """
+    if len(set(keys)) < len(keys):
+        raise UsageError(
+            f"Rows are matched by label, and {whose} has labels twice: give the rows labels of "
+            "their own before the call (df.set_index(...), df.reset_index())."
+        )
 
 
 @dataclass(frozen=True)
