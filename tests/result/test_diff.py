@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import enum
+import json
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import pandas_amr as amr
 from examples import examples
+from pandas_amr.testing import ScriptedServer, findings
 
 
 def found_to_be(values: list[Any], kind: Any, index: Any = None) -> amr.Result:
@@ -112,3 +116,159 @@ def test_labels_that_are_there_twice_match_by_place_or_not_at_all():
     for first, second, whose in ((twice, other, "this result"), (other, twice, "the other one")):
         with pytest.raises(amr.UsageError, match=f"{whose} has labels twice"):
             first.diff(second)
+
+
+# Which values are the same
+
+
+class Deal(BaseModel):
+    roles: dict[str, str]
+    more: dict[str, Any]
+
+
+class Land(enum.Enum):
+    UPPER = "US"
+    LOWER = "us"
+
+
+PARTIES = {"seller": "buyer", "broker": "Ann"}
+SWAPPED = {"buyer": "seller", "broker": "Ann"}
+REORDERED = {"broker": "Ann", "seller": "buyer"}
+Country = Literal["US", "us", "CH"]
+
+# Name: the type, a value, those that are the same, and those that are not.
+VALUES: dict[str, tuple[Any, Any, list[Any], list[Any]]] = {
+    "a dict": (dict[str, str], PARTIES, [REORDERED], [SWAPPED, {"seller": "buyer"}, {**PARTIES, "broker": "Bob"}]),
+    "a dict of lists": (dict[str, list[str]], {"a": ["b", "c"]}, [{"a": ["c", "b"]}], [{"b": ["a", "c"]}]),
+    "a dict of dicts": (
+        dict[str, dict[str, str]],
+        {"x": PARTIES, "y": {}},
+        [{"y": {}, "x": REORDERED}],
+        [{"x": SWAPPED, "y": {}}, {"x": {}, "y": PARTIES}],
+    ),
+    "a list of dicts": (
+        list[dict[str, str]],
+        [PARTIES, {"a": "b"}],
+        [[{"a": "b"}, REORDERED]],
+        [[SWAPPED, {"a": "b"}], [PARTIES, {"b": "a"}]],
+    ),
+    "a model": (
+        Deal,
+        {"roles": PARTIES, "more": {"a": {"b": 1, "c": 2}}},
+        [{"roles": REORDERED, "more": {"a": {"c": 2, "b": 1}}}],
+        [{"roles": SWAPPED, "more": {"a": {"b": 1, "c": 2}}}, {"roles": PARTIES, "more": {"a": {"b": 2, "c": 1}}}],
+    ),
+    "a list of models": (
+        list[Deal],
+        [{"roles": {"a": "b"}, "more": {}}, {"roles": {}, "more": {"k": "v"}}],
+        [[{"roles": {}, "more": {"k": "v"}}, {"roles": {"a": "b"}, "more": {}}]],
+        [[{"roles": {"b": "a"}, "more": {}}, {"roles": {}, "more": {"k": "v"}}]],
+    ),
+    "an optional dict": (dict[str, str] | None, {"a": "b"}, [], [{"b": "a"}, None]),
+    "JSON text": (
+        dict,
+        {"A": "x  y", "n": [1, {"b": 2, "c": 3}]},
+        [{"n": [{"c": 3, "b": 2}, 1], "A": "x  y"}],
+        [
+            {"a": "x  y", "n": [1, {"b": 2, "c": 3}]},
+            {"A": "x y", "n": [1, {"b": 2, "c": 3}]},
+            {"A": "X  y", "n": [1, {"b": 2, "c": 3}]},
+            {"A": "x  y", "n": [True, {"b": 2, "c": 3}]},
+            {"A": "x  y", "n": ["1", {"b": 2, "c": 3}]},
+        ],
+    ),
+    "anything": (Any, "a", [], ["A", ["a"], None, {"a": "a"}]),
+    "choices that differ by case": (Country, "US", [], ["us", "CH"]),
+    "members that differ by case": (Land, "US", [], ["us"]),
+    "a list of choices that differ by case": (list[Country], ["US", "CH"], [["CH", "US"]], [["us", "CH"]]),
+}
+FREE_TEXTS: dict[str, tuple[Any, Any, list[Any], list[Any]]] = {
+    "a text": (str, "x y", ["X y", " x  y "], ["xy"]),
+    "a list of texts": (list[str], ["a", "b"], [["B", "a "]], [["a", "c"]]),
+    "texts in a dict": (dict[str, str], {"a": "b"}, [{"a": "B"}], [{"A": "b"}]),
+    "choices that differ by more": (Literal["Red", "blue"], "Red", [" red"], ["blue"]),
+}
+
+
+def find_each(kind: Any, values: list[Any]) -> amr.Result:
+    """A result whose field ``x`` a model found to have these values."""
+    frame = pd.DataFrame({"n": range(len(values))})
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"x": values[unit["n"]]})) as server:
+        return frame.amr.map_reduce(map="x", finding={"x": kind}, reduce=len, lm=server.lm(), journal=False)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("name", VALUES)
+def test_a_diff_tells_values_that_are_not_the_same(name, loaded, tmp_path):
+    kind, value, same, others = VALUES[name]
+    second_values = [value, *same, *others]
+    first = find_each(kind, [value] * len(second_values))
+    second = find_each(kind, second_values)
+    if loaded:
+        second.save(tmp_path)
+        second = amr.load(tmp_path)
+    differing = list(range(1 + len(same), len(second_values)))
+    assert first.diff(second).index.tolist() == second.diff(first).index.tolist() == differing
+
+
+@pytest.mark.parametrize("name", VALUES | FREE_TEXTS)
+def test_score_and_verify_tell_them_too_but_for_case_and_spaces_of_free_texts(name):
+    kind, value, same, others = (VALUES | FREE_TEXTS)[name]
+    labels = [value, *same, *[other for other in others if other is not None]]
+    result = find_each(kind, [value] * len(labels))
+    right = [True] * (1 + len(same)) + [False] * (len(labels) - 1 - len(same))
+    assert result.score({"x": labels}).pairs["right"].tolist() == right
+    if name != "choices that differ by more":  # no model may give another case
+        with ScriptedServer(lambda r: findings(r, lambda unit: {"x": labels[unit["n"]]})) as second:
+            assert result.verify(share=1.0, lm=second.lm()).rows["same"].tolist() == right
+
+
+def test_the_case_and_the_spaces_of_free_texts_count_in_a_diff():
+    first = found_to_be(["x y"] * 4, str)
+    second = found_to_be(["x y", "X y", "x  y", "x y "], str)
+    assert first.diff(second).index.tolist() == [1, 2, 3]
+    lists = found_to_be([["a", "b"]] * 3, list[str])
+    assert lists.diff(found_to_be([["b", "a"], ["B", "a"], ["a", "b "]], list[str])).index.tolist() == [1, 2]
+
+
+def test_classes_whose_names_differ_by_case_are_scored_apart():
+    result = find_each(Country, ["US", "us", "us", "CH"])
+    score = result.score({"x": ["US", "US", "us", "CH"]})
+    assert score.fields.loc["x", "right"] == 3
+    assert score.classes["support"].to_dict() == {("x", "CH"): 1, ("x", "US"): 2, ("x", "us"): 1}
+    assert score.classes["recall"].to_dict() == {("x", "CH"): 1.0, ("x", "US"): 0.5, ("x", "us"): 1.0}
+
+
+def test_labels_of_json_text_may_be_texts_as_a_file_has_them():
+    values = [{"a": "b"}, {"a": "B"}]
+    result = find_each(dict, values)
+    labels = [json.dumps(value, indent=1) for value in values]
+    assert result.score({"x": labels}).fields.loc["x", "right"] == 2
+    assert result.score({"x": labels[::-1]}).fields.loc["x", "right"] == 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 1) | st.sampled_from(["", "a", "A", "1"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abA"), inner, max_size=2),
+    max_leaves=4,
+)
+DICTS = st.dictionaries(st.sampled_from("abA"), JSON, max_size=2)
+
+
+def write_canonically(value: Any) -> str:
+    """One text for values that are the same: keys in order, and items of a list, too."""
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {write_canonically(value[key])}" for key in sorted(value)]
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(sorted(map(write_canonically, value))) + "]"
+    return json.dumps(value)
+
+
+@settings(max_examples=examples(300), phases=(Phase.generate,))
+@given(st.lists(st.tuples(DICTS, DICTS), min_size=1, max_size=8))
+def test_json_values_are_the_same_if_they_are_but_for_the_order_of_keys_and_items(pairs):
+    first = found_to_be([one for one, _ in pairs], dict)
+    second = found_to_be([other for _, other in pairs], dict)
+    differing = [row for row, (one, other) in enumerate(pairs) if write_canonically(one) != write_canonically(other)]
+    assert first.diff(second).index.tolist() == second.diff(first).index.tolist() == differing

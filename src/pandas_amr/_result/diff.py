@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.refused import show_refused
-from pandas_amr._result.compare import is_same, plain_value
+from pandas_amr._result.comparable import make_comparable, plain_value
+from pandas_amr._result.compare import is_same
 from pandas_amr._result.frames import have_findings
 from pandas_amr._result.label_keys import make_label_key
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Container, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from pandas.api.extensions import ExtensionArray
@@ -41,12 +42,14 @@ class _Side:
     Attributes:
         frame: its rows with their findings.
         fields: the columns of its findings that can be compared.
+        kinds: the type of each column of its findings.
         statuses: the status of each row.
         has_finding: whether each row has a finding.
     """
 
     frame: pd.DataFrame
     fields: list[str]
+    kinds: Mapping[str, Any]
     statuses: list[Any]
     has_finding: Mask
 
@@ -68,8 +71,14 @@ class _Side:
         cells: ExtensionArray = self.frame[field].array.take(places, allow_fill=True)
         return cells
 
+    def findings_at(self, field: str, places: Places) -> list[Any]:
+        """Return the findings of a field in some rows that are here, as they are compared."""
+        kind = self.kinds[field]
+        values = self.values_at(field, places)
+        return [make_comparable(value, kind, lenient=False) for value in values]
+
     def values_at(self, column: Any, places: Places) -> list[Any]:
-        """Return the cells of a column in some rows that are here, as they are compared."""
+        """Return the cells of a column in some rows that are here, as plain values."""
         cells = self.frame[column].iloc[places].tolist()
         return [plain_value(cell) for cell in cells]
 
@@ -90,12 +99,15 @@ class _Pairs:
 
 
 def compare_results(
-    first: tuple[Result, Sequence[str]], second: tuple[Result, Sequence[str]], *, tolerance: float
+    first: tuple[Result, Mapping[str, Any]],
+    second: tuple[Result, Mapping[str, Any]],
+    *,
+    tolerance: float,
 ) -> pd.DataFrame:
     """Return the rows in which two results differ.
 
     Args:
-        first: a result, and the columns of its findings.
+        first: a result, and the columns of its findings, each with its type.
         second: the other one.
         tolerance: the relative difference up to which two numbers count as equal.
 
@@ -119,7 +131,7 @@ def compare_results(
     return _Comparison(own, other, pairs, fields, tolerance).frame()
 
 
-def _read_side(result: Result, columns: Sequence[str]) -> _Side:
+def _read_side(result: Result, kinds: Mapping[str, Any]) -> _Side:
     """Read what is compared of a result.
 
     Raises:
@@ -131,17 +143,17 @@ def _read_side(result: Result, columns: Sequence[str]) -> _Side:
             "A result with out= is not compared row by row: call the verb for a sample that fits "
             "into memory."
         )
-    fields = [name for name in columns if not _is_count(name, columns)]
+    fields = [name for name in kinds if not _is_count(name, kinds)]
     if result.status is None:
         statuses = ["ok"] * len(frame)
         has_finding = np.ones(len(frame), dtype=bool)
     else:
         statuses = result.status["status"].tolist()
         has_finding = have_findings(result.status)
-    return _Side(frame, fields, statuses, has_finding)
+    return _Side(frame, fields, kinds, statuses, has_finding)
 
 
-def _is_count(name: str, columns: Sequence[str]) -> bool:
+def _is_count(name: str, columns: Container[str]) -> bool:
     """Whether a column counts the records of another one: it differs if that does."""
     return name.endswith("_count") and name.removesuffix("_count") in columns
 
@@ -236,8 +248,8 @@ class _Comparison:
         """
         one_has_finding = has_first | has_second
         rows = np.flatnonzero(self.pairs.in_both & one_has_finding)
-        first = self.first.values_at(field, self.pairs.first[rows])
-        second = self.second.values_at(field, self.pairs.second[rows])
+        first = self.first.findings_at(field, self.pairs.first[rows])
+        second = self.second.findings_at(field, self.pairs.second[rows])
         differing: list[int] = []
         compared = 0
         for row, one, other in zip(rows.tolist(), first, second, strict=True):
