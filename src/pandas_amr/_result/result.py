@@ -262,10 +262,10 @@ class Result(CopiedHere, Generic[Output, Kind]):
         value, JSON text by what it holds. The first column, ``amr_differs``, says in what rows
         differ: the names of fields; ``status`` if one of the two has no finding; ``only in self``
         or ``only in other``. Then come pairs of columns, ``self`` and ``other``: ``amr_status``,
-        and each field that both have. The frame's ``attrs["amr_diff"]`` is the summary: how many ``rows`` both
-        have and how many ``differ``, likewise by field (of how many that both found), how many
-        rows only one has and the first labels of these, the fields that only one has, and how many
-        of the rows that differ have ``other_content`` than before.
+        and each field that both have. The frame's ``attrs["amr_diff"]`` is the summary: how many
+        ``rows`` both have and how many ``differ``, likewise by field (of how many that both found),
+        how many rows only one has and the first labels of these, the fields that only one has, and
+        how many of the rows that differ have ``other_content`` than before.
 
         Args:
             other: a result of another instruction, model or day; either may be loaded.
