@@ -332,6 +332,47 @@ def test_aggregates_are_compared_by_group(saved, tmp_path):
     assert wrong == {("c", "blue"): -1, ("c", "green"): 1}
 
 
+@pytest.mark.parametrize("two_keys", [False, True])
+@pytest.mark.parametrize("missing", [float("nan"), None, pd.NA])
+def test_a_group_without_a_key_is_one_group(missing, two_keys):
+    frame = pd.DataFrame({"k": pd.Series([1.5, missing, missing], dtype=None if missing is not pd.NA else "Float64")})
+    frame["shop"] = "a"
+    by = ["k", "shop"] if two_keys else ["k"]
+
+    def told_by_key(reduce: dict[str, Any], labels: list[int]) -> list[list[Any]]:
+        result = frame.amr.map_reduce(
+            map=lambda shard: [{"n": number} for number in (1, 2, 3)],
+            finding={"n": int},
+            reduce=reduce,
+            by=amr.By(*by, dropna=False),
+        )
+        told: list[list[Any]] = []
+        for _, group, *figures in told_of(result.score({"n": labels})):
+            key, *others = group if two_keys else (group,)
+            assert others == ["a"] * two_keys
+            told.append([None if pd.isna(key) else key, *figures])
+        return told
+
+    assert told_by_key({"n": "sum"}, [1, 2, 4]) == [[1.5, None, 1, 1, 0], [None, None, 5, 6, -1]]
+    assert told_by_key({"n": "value_counts"}, [1, 2, 4]) == [
+        [1.5, 1, 1, 1, 0],
+        [None, 2, 1, 1, 0],
+        [None, 3, 1, 0, 1],
+        [None, 4, 0, 1, -1],
+    ]
+
+
+def test_a_missing_value_of_a_table_is_one_value():
+    def largest_and_rest(numbers: pd.Series) -> pd.Series:
+        return pd.Series([numbers.max(), numbers.sum()], index=[0.5, np.nan])
+
+    result = sized(reduce={"size": largest_and_rest})
+    assert told_of(result.score({"size": range(12)})) == [
+        ["largest_and_rest", 0.5, 11, 11, 0],
+        ["largest_and_rest", None, 67, 66, 1],
+    ]
+
+
 def test_groups_that_were_found_are_compared_with_those_of_labels():
     result = sized(reduce={"size": "sum"}, by=["kind", "small"])
     kinds = [*KINDS[:2] * 5, "red", "blue"]

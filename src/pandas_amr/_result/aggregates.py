@@ -13,6 +13,7 @@ import pandas as pd
 from pandas_amr._plan.aggregations import column_of, function_of, is_named
 from pandas_amr._plan.compute import aggregate, group_rows
 from pandas_amr._result.compare import is_number
+from pandas_amr._result.label_keys import make_label_key
 from pandas_amr._units.by import By, find_missing_keys, make_grouping_keys
 from pandas_amr._units.cells import cell
 
@@ -58,6 +59,13 @@ def compare_aggregates(
     if answer.by is None:
         columns.remove("group")
     return pd.DataFrame(rows, columns=columns), tuple(uncovered)
+
+
+class _Part(NamedTuple):
+    """What was computed for a group, or for a value of a table: its label, and the number."""
+
+    label: Any
+    computed: Any
 
 
 class _Figure(NamedTuple):
@@ -124,9 +132,7 @@ class _Comparison:
         found = self._compute(findings, counted, {}, figure.function)
         labelled = self._compute(labels, counted, self.labels, figure.function)
         rows: list[dict[str, Any]] = []
-        for group in dict.fromkeys([*found, *labelled]):
-            first = found.get(group)
-            second = labelled.get(group)
+        for group, first, second in _pair_parts(found, labelled, default=None):
             if isinstance(first, pd.Series) or isinstance(second, pd.Series):
                 rows += _compare_counts(figure, group, first, second)
             else:
@@ -160,25 +166,29 @@ class _Comparison:
         counted: NDArray[np.bool_],
         labels: Mapping[Any, pd.Series],
         how: object,
-    ) -> dict[Hashable, Any]:
-        """Compute an aggregate by group of the counted rows; without groups, the group is Nfigure.
+    ) -> dict[Hashable, _Part]:
+        """Compute an aggregate by group of the counted rows; without groups, the group is None.
 
-        Rows are chosen and grouped by ``labels``, and by the frame's columns if those have nfigure.
+        Rows are chosen and grouped by ``labels``, and by the frame's columns if those have none.
         """
         if self.answer.where is not None:
-            chosen = labels.get(self.answer.where, self.frame[self.answer.where])
-            is_chosen = [cell(value) is True for value in chosen.tolist()]
-            counted = counted & np.array(is_chosen, dtype=bool)
+            counted = counted & self._find_chosen_rows(self.answer.where, labels)
         objects = values.astype(object)[counted]
         numbers = objects.map(_float_of_decimal).infer_objects()
         table = numbers.to_frame("value")
         if self.answer.by is None:
-            return {None: _aggregate(table, how)}
+            return {None: _Part(None, _aggregate(table, how))}
         positions = np.flatnonzero(counted)
-        computed: dict[Hashable, Any] = {}
+        computed: dict[Hashable, _Part] = {}
         for group, rows in self._groups(self.answer.by, positions, labels):
-            computed[group] = _aggregate(table.iloc[rows], how)
+            part = _Part(group, _aggregate(table.iloc[rows], how))
+            computed[make_label_key(group)] = part
         return computed
+
+    def _find_chosen_rows(self, where: str, labels: Mapping[Any, pd.Series]) -> NDArray[np.bool_]:
+        """Return the rows of which ``where`` is true, by its labels if it has some."""
+        chosen = labels.get(where, self.frame[where])
+        return np.array([cell(value) is True for value in chosen.tolist()], dtype=bool)
 
     def _groups(
         self, by: By, positions: NDArray[np.int64], labels: Mapping[Any, pd.Series]
@@ -211,17 +221,33 @@ def _compare_counts(
     found_counts = _as_counts(found)
     labelled_counts = _as_counts(labelled)
     rows: list[dict[str, Any]] = []
-    for value in sorted({*found_counts, *labelled_counts}, key=str):
-        first = found_counts.get(value, 0)
-        second = labelled_counts.get(value, 0)
+    pairs = _pair_parts(found_counts, labelled_counts, default=0)
+    for value, first, second in sorted(pairs, key=_written_label):
         rows.append(_make_row(figure, group, value, first, second))
     return rows
 
 
-def _as_counts(part: object) -> dict[Any, Any]:
-    if isinstance(part, pd.Series):
-        return part.to_dict()
-    return {}
+def _pair_parts(
+    found: Mapping[Hashable, _Part], labelled: Mapping[Hashable, _Part], *, default: Any
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield each label once, with what was computed of the findings and of the labels."""
+    default_part = _Part(None, default)
+    for key in dict.fromkeys([*found, *labelled]):
+        label = found[key].label if key in found else labelled[key].label
+        first = found.get(key, default_part).computed
+        second = labelled.get(key, default_part).computed
+        yield label, first, second
+
+
+def _written_label(pair: tuple[Any, Any, Any]) -> str:
+    return str(pair[0])
+
+
+def _as_counts(part: object) -> dict[Hashable, _Part]:
+    """Return the numbers of a table by the keys of their values."""
+    if not isinstance(part, pd.Series):
+        return {}
+    return {make_label_key(value): _Part(value, number) for value, number in part.items()}
 
 
 def _make_row(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._units.cells import cell
+from pandas_amr._result.comparable import make_comparable, plain_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,7 @@ FLOAT_TOLERANCE = 1e-14  # what is left of floats that were computed in another 
 
 def compare_columns(
     field: str,
+    kind: Any,
     found: pd.Series,
     others: pd.Series,
     positions: NDArray[np.int64],
@@ -27,10 +28,11 @@ def compare_columns(
     names: tuple[str, str],
     tolerance: float,
 ) -> pd.DataFrame:
-    """Compare two columns at some positions: one row each.
+    """Compare two columns at some positions: one row each. Free texts may differ by case.
 
     Args:
         field: the name of the field.
+        kind: the type of the field.
         found: its findings.
         others: the values to compare them with.
         positions: which rows.
@@ -41,7 +43,9 @@ def compare_columns(
     second = [plain_value(value) for value in others.iloc[positions].tolist()]
     equal: list[bool] = []
     for one, other in zip(first, second, strict=True):
-        equal.append(is_same(one, other, tolerance))
+        form = make_comparable(one, kind, lenient=True)
+        other_form = make_comparable(other, kind, lenient=True)
+        equal.append(is_same(form, other_form, tolerance))
     labels = list(found.index.take(positions))
     return pd.DataFrame(
         {
@@ -55,15 +59,8 @@ def compare_columns(
     )
 
 
-def plain_value(value: object) -> Any:
-    """Return a cell as it is compared: as a model reads it, but a decimal stays a number."""
-    if isinstance(value, Decimal) and not value.is_nan():
-        return value
-    return cell(value)
-
-
 def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
-    """Whether two values are equal: numbers within a tolerance, texts but for case and spaces.
+    """Whether two comparable values are equal: numbers within a tolerance, lists in any order.
 
     Example:
         >>> is_same(0.1 + 0.2, 0.3), is_same(10_000_000_000_001, 10_000_000_000_002)
@@ -74,8 +71,8 @@ def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
             return True
         case (None, _) | (_, None):
             return False
-        case (str(), str()):
-            return _normalize(first) == _normalize(second)
+        case (bool(), _) | (_, bool()):  # which are numbers to Python
+            return first is second
         case (list(), list()):
             return _have_same_items(first, second, tolerance)
         case (dict(), dict()):
@@ -110,10 +107,6 @@ def _have_same_items(first: list[Any], second: list[Any], tolerance: float) -> b
         else:
             return False
     return True
-
-
-def _normalize(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def is_number(value: object) -> bool:

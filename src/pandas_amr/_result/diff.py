@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.refused import show_refused
-from pandas_amr._result.compare import is_same, plain_value
+from pandas_amr._result.comparable import make_comparable, plain_value
+from pandas_amr._result.compare import is_same
 from pandas_amr._result.frames import have_findings
+from pandas_amr._result.label_keys import make_label_key
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from pandas.api.extensions import ExtensionArray
@@ -40,12 +42,14 @@ class _Side:
     Attributes:
         frame: its rows with their findings.
         fields: the columns of its findings that can be compared.
+        kinds: the type of each column of its findings.
         statuses: the status of each row.
         has_finding: whether each row has a finding.
     """
 
     frame: pd.DataFrame
     fields: list[str]
+    kinds: Mapping[str, Any]
     statuses: list[Any]
     has_finding: Mask
 
@@ -67,8 +71,14 @@ class _Side:
         cells: ExtensionArray = self.frame[field].array.take(places, allow_fill=True)
         return cells
 
+    def findings_at(self, field: str, places: Places) -> list[Any]:
+        """Return the findings of a field in some rows that are here, as they are compared."""
+        kind = self.kinds[field]
+        values = self.values_at(field, places)
+        return [make_comparable(value, kind, lenient=False) for value in values]
+
     def values_at(self, column: Any, places: Places) -> list[Any]:
-        """Return the cells of a column in some rows that are here, as they are compared."""
+        """Return the cells of a column in some rows that are here, as plain values."""
         cells = self.frame[column].iloc[places].tolist()
         return [plain_value(cell) for cell in cells]
 
@@ -89,12 +99,15 @@ class _Pairs:
 
 
 def compare_results(
-    first: tuple[Result, Sequence[str]], second: tuple[Result, Sequence[str]], *, tolerance: float
+    first: tuple[Result, Mapping[str, Any]],
+    second: tuple[Result, Mapping[str, Any]],
+    *,
+    tolerance: float,
 ) -> pd.DataFrame:
     """Return the rows in which two results differ.
 
     Args:
-        first: a result, and the columns of its findings.
+        first: a result, and the columns of its findings, each with its type.
         second: the other one.
         tolerance: the relative difference up to which two numbers count as equal.
 
@@ -118,7 +131,7 @@ def compare_results(
     return _Comparison(own, other, pairs, fields, tolerance).frame()
 
 
-def _read_side(result: Result, columns: Sequence[str]) -> _Side:
+def _read_side(result: Result, kinds: Mapping[str, Any]) -> _Side:
     """Read what is compared of a result.
 
     Raises:
@@ -130,17 +143,17 @@ def _read_side(result: Result, columns: Sequence[str]) -> _Side:
             "A result with out= is not compared row by row: call the verb for a sample that fits "
             "into memory."
         )
-    fields = [name for name in columns if not _is_count(name, columns)]
+    fields = [name for name in kinds if not _is_count(name, kinds)]
     if result.status is None:
         statuses = ["ok"] * len(frame)
         has_finding = np.ones(len(frame), dtype=bool)
     else:
         statuses = result.status["status"].tolist()
         has_finding = have_findings(result.status)
-    return _Side(frame, fields, statuses, has_finding)
+    return _Side(frame, fields, kinds, statuses, has_finding)
 
 
-def _is_count(name: str, columns: Sequence[str]) -> bool:
+def _is_count(name: str, columns: Container[str]) -> bool:
     """Whether a column counts the records of another one: it differs if that does."""
     return name.endswith("_count") and name.removesuffix("_count") in columns
 
@@ -148,33 +161,53 @@ def _is_count(name: str, columns: Sequence[str]) -> bool:
 def _match_rows(first: pd.Index, second: pd.Index) -> _Pairs:
     """Match rows by label; by place, if the labels of both are the same in the same order.
 
+    A row of the second that no row of the first is matched with is only in the second.
+
     Raises:
         UsageError: labels are doubled, and do not tell which rows belong together.
     """
+    keys = [make_label_key(label) for label in first.tolist()]
+    others = [make_label_key(label) for label in second.tolist()]
     places = np.arange(len(first), dtype=np.int64)
-    if first.equals(second):
+    if keys == others:
         return _Pairs(first, places, places)
-    for index, whose in ((first, "this result"), (second, "the other one")):
-        if not index.is_unique:
-            raise UsageError(
-                f"Rows are matched by label, and {whose} has labels twice: give the rows labels of "
-                "their own before the call (df.set_index(...), df.reset_index())."
-            )
+    _check_distinct(keys, "this result")
+    _check_distinct(others, "the other one")
     if first.nlevels != second.nlevels:
         raise UsageError(
             f"Rows are matched by label: those of this result have {first.nlevels} levels, those "
             f"of the other {second.nlevels}."
         )
-    places_in_second = second.get_indexer(first).astype(np.int64)
-    is_only_in_second = first.get_indexer(second) < 0
-    added = np.flatnonzero(is_only_in_second)
-    labels = first.append(second[added])
+    places_in_second = _find_places(keys, others)
+    added = np.setdiff1d(np.arange(len(second), dtype=np.int64), places_in_second)
     not_in_first = np.full(len(added), -1, dtype=np.int64)
     return _Pairs(
-        labels,
+        labels=first.append(second[added]),
         first=np.concatenate([places, not_in_first]),
         second=np.concatenate([places_in_second, added]),
     )
+
+
+def _find_places(keys: Sequence[Hashable], others: Sequence[Hashable]) -> Places:
+    """Find where each key stands among others; -1 if it does not.
+
+    Not by pandas' ``get_indexer``: an index of times finds texts, which do not find the times.
+    """
+    place_of = {key: place for place, key in enumerate(others)}
+    return np.array([place_of.get(key, -1) for key in keys], dtype=np.int64)
+
+
+def _check_distinct(keys: Sequence[Hashable], whose: str) -> None:
+    """Check that no two rows have the same label.
+
+    Raises:
+        UsageError: two have.
+    """
+    if len(set(keys)) < len(keys):
+        raise UsageError(
+            f"Rows are matched by label, and {whose} has labels twice: give the rows labels of "
+            "their own before the call (df.set_index(...), df.reset_index())."
+        )
 
 
 @dataclass(frozen=True)
@@ -215,8 +248,8 @@ class _Comparison:
         """
         one_has_finding = has_first | has_second
         rows = np.flatnonzero(self.pairs.in_both & one_has_finding)
-        first = self.first.values_at(field, self.pairs.first[rows])
-        second = self.second.values_at(field, self.pairs.second[rows])
+        first = self.first.findings_at(field, self.pairs.first[rows])
+        second = self.second.findings_at(field, self.pairs.second[rows])
         differing: list[int] = []
         compared = 0
         for row, one, other in zip(rows.tolist(), first, second, strict=True):

@@ -11,12 +11,15 @@ import pandas as pd
 from pandas_amr._records.html import details, element, escape, root
 from pandas_amr._records.public import public
 from pandas_amr._result.aggregates import compare_aggregates
+from pandas_amr._result.comparable import make_comparable
 from pandas_amr._result.compare import compare_columns, is_number, is_same, wilson_interval
 from pandas_amr._result.labels import labels_by_field
 from pandas_amr._result.tables import frame_table, note
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pandas_amr._result.aggregates import ComputedAnswer
 
 MISSING = "<missing>"
@@ -100,34 +103,27 @@ def _missing_by_name(value: object) -> Any:
 
 def score_of(
     frame: pd.DataFrame,
-    fields: list[str],
+    kinds: Mapping[str, Any],
     labels: object,
     *,
     answer: ComputedAnswer,
     tolerance: float,
 ) -> Score:
-    """Compare the columns ``fields`` of a frame with labels.
+    """Compare columns of a frame, whose types ``kinds`` has, with labels.
 
     Raises:
         UsageError: the labels name no field, do not match the frame's rows, or have another type.
     """
-    columns = labels_by_field(frame, fields, labels)
+    columns = labels_by_field(frame, list(kinds), labels)
     figures: dict[str, dict[str, Any]] = {}
     classes: list[pd.DataFrame] = []
     parts: list[pd.DataFrame] = []
     for name, column in columns.items():
-        pairs = compare_columns(
-            name,
-            frame[name],
-            column,
-            np.flatnonzero(column.notna()),
-            names=("labelled", "right"),
-            tolerance=tolerance,
-        )
+        pairs = _compare_field(name, kinds[name], frame[name], column, tolerance)
         parts.append(pairs)
         figures[name] = _figures(pairs)
         if _has_classes(pairs):
-            classes.append(_classes(name, pairs))
+            classes.append(_classes(name, pairs, kinds[name]))
     aggregates, uncovered = compare_aggregates(frame, columns, answer)
     return Score(
         fields=pd.DataFrame.from_dict(figures, orient="index").rename_axis("field"),
@@ -135,6 +131,21 @@ def score_of(
         aggregates=aggregates,
         pairs=pd.concat(parts, ignore_index=True),
         uncovered=uncovered,
+    )
+
+
+def _compare_field(
+    name: str, kind: Any, found: pd.Series, labels: pd.Series, tolerance: float
+) -> pd.DataFrame:
+    """Compare the findings of a field with its labels: one row per label."""
+    return compare_columns(
+        name,
+        kind,
+        found,
+        labels,
+        np.flatnonzero(labels.notna()),
+        names=("labelled", "right"),
+        tolerance=tolerance,
     )
 
 
@@ -167,14 +178,16 @@ def _has_classes(pairs: pd.DataFrame) -> bool:
     return len(set(labels)) <= MOST_CLASSES
 
 
-def _classes(field: str, pairs: pd.DataFrame) -> pd.DataFrame:
+def _classes(field: str, pairs: pd.DataFrame, kind: Any) -> pd.DataFrame:
     """Return precision and recall of each class."""
     labels = pairs["labelled"].tolist()
-    found = pairs["found"].tolist()
+    label_forms = [make_comparable(label, kind, lenient=True) for label in labels]
+    found_forms = [make_comparable(value, kind, lenient=True) for value in pairs["found"].tolist()]
     rows: list[dict[str, Any]] = []
     for value in sorted(set(labels), key=str):
-        is_labelled = np.array([is_same(label, value) for label in labels])
-        is_found = np.array([is_same(finding, value) for finding in found])
+        form = make_comparable(value, kind, lenient=True)
+        is_labelled = np.array([is_same(label, form) for label in label_forms])
+        is_found = np.array([is_same(finding, form) for finding in found_forms])
         hits = is_labelled & is_found
         figures = _class_figures(int(hits.sum()), int(is_found.sum()), int(is_labelled.sum()))
         rows.append({"field": field, "class": value, **figures})

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.suggest import did_you_mean
-from pandas_amr._result.compare import is_number, plain_value
+from pandas_amr._result.comparable import plain_value
+from pandas_amr._result.compare import is_number
 from pandas_amr._units.cells import cell
 from pandas_amr.errors import UsageError
 

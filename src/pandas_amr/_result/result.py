@@ -24,6 +24,7 @@ from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.arrow_stream import table_of_frame, table_of_summary
 from pandas_amr._result.card import result_card
+from pandas_amr._result.comparable import UNKNOWN
 from pandas_amr._result.computed_anew import KnownCall
 from pandas_amr._result.diff import compare_results
 from pandas_amr._result.display import result_line
@@ -39,6 +40,7 @@ from pandas_amr._result.row_places import FramePlaces
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._result.verify import Verification, verification
+from pandas_amr._types.arrow import field_types
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -255,13 +257,15 @@ class Result(CopiedHere, Generic[Output, Kind]):
     def diff(self, other: Result[Any, Any], *, tolerance: float = 0.0) -> pd.DataFrame:
         """Return the rows whose findings differ from those of another result, side by side.
 
-        Rows are matched by label. The first column, ``amr_differs``, says in what they differ: the
-        names of fields; ``status`` if one of the two has no finding; ``only in self`` or ``only in
-        other``. Then come pairs of columns, ``self`` and ``other``: ``amr_status``, and each field
-        that both have. The frame's ``attrs["amr_diff"]`` is the summary: how many ``rows`` both
-        have and how many ``differ``, likewise by field (of how many that both found), how many
-        rows only one has and the first labels of these, the fields that only one has, and how many
-        of the rows that differ have ``other_content`` than before.
+        Rows are matched by label: by its value and kind, so that a text is no date. Texts are
+        compared exactly, case and spaces included; lists whatever their order, dicts by key and
+        value, JSON text by what it holds. The first column, ``amr_differs``, says in what rows
+        differ: the names of fields; ``status`` if one of the two has no finding; ``only in self``
+        or ``only in other``. Then come pairs of columns, ``self`` and ``other``: ``amr_status``,
+        and each field that both have. The frame's ``attrs["amr_diff"]`` is the summary: how many
+        ``rows`` both have and how many ``differ``, likewise by field (of how many that both found),
+        how many rows only one has and the first labels of these, the fields that only one has, and
+        how many of the rows that differ have ``other_content`` than before.
 
         Args:
             other: a result of another instruction, model or day; either may be loaded.
@@ -276,13 +280,17 @@ class Result(CopiedHere, Generic[Output, Kind]):
                 f"diff() takes another Result, not a {type(other).__name__}; amr.result_of(frame) "
                 "gives that of a frame, amr.load(folder) a saved one."
             )
-        first = self, self._finding_columns()
-        second = other, other._finding_columns()
+        first = self, self._finding_kinds()
+        second = other, other._finding_kinds()
         return compare_results(first, second, tolerance=tolerance)
 
     @suggest_keywords
     def score(self, labels: object, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with known labels.
+
+        Case and spaces of free texts do not count, nor those of choices, unless two choices differ
+        by nothing else. They count in the keys of dicts and in JSON text, which is compared by the
+        values that it holds. Lists are equal whatever their order.
 
         Args:
             labels: a frame whose columns are named like the findings; a Series, if there is one
@@ -299,7 +307,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         aggregations = self._computed_aggregations() or self.plan.aggregations or {}
         answer = ComputedAnswer(aggregations, self.plan.where, by)
         return score_of(
-            self.frame, self._finding_columns(), labels, answer=answer, tolerance=tolerance
+            self.frame, self._finding_kinds(), labels, answer=answer, tolerance=tolerance
         )
 
     @suggest_keywords
@@ -314,7 +322,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         """Ask a second model, or the same model again, about a random share of the rows.
 
         No finding changes. The journal stores the second findings apart from the first, so the
-        same verification costs nothing the next time.
+        same verification costs nothing the next time. What counts as the same is as in ``score``.
 
         Args:
             share: of the asked units; at least two shards if findings depend on their neighbours.
@@ -352,7 +360,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
             self.frame,
             second.frame,
             have_findings(self.status) & have_findings(status),
-            self._finding_columns(),
+            self._finding_kinds(),
             tolerance=tolerance,
             failed=int((status["status"] == "failed").sum()),
             usage=second.usage,
@@ -410,6 +418,14 @@ class Result(CopiedHere, Generic[Output, Kind]):
         others.update(self.plan.status_columns or ())
         return [str(name) for name in names if name not in others]
 
+    def _finding_kinds(self) -> dict[str, Any]:
+        """Return the type of each column that the findings added, as far as it is known."""
+        kinds: dict[str, Any] = {}
+        for stage in self.stages or (self,):
+            for kind in stage._planned_types():  # noqa: SLF001 (of this class)
+                kinds.update(zip(kind.columns, field_types(kind.model).values(), strict=True))
+        return {name: kinds.get(name, UNKNOWN) for name in self._finding_columns()}
+
     def _found_columns(self) -> list[str]:
         """Return the columns of the findings, of a recipe those of all its stages."""
         found: list[str] = []
@@ -421,12 +437,15 @@ class Result(CopiedHere, Generic[Output, Kind]):
     def _planned_columns(self) -> list[Any]:
         """Return the columns of the findings, then those that the plan's types would add."""
         columns = list(self.findings.columns)
+        for kind in self._planned_types():
+            columns += kind.all_columns
+        return list(dict.fromkeys(columns))
+
+    def _planned_types(self) -> list[FindingType]:
+        """Return the types of the findings that the plan has: those of all its maps."""
         planned = self.plan.finding
         kinds = planned if isinstance(planned, dict) else {None: planned}
-        for name, kind in kinds.items():
-            if kind is not None:
-                columns += FindingType.of(kind, name).all_columns
-        return list(dict.fromkeys(columns))
+        return [FindingType.of(kind, name) for name, kind in kinds.items() if kind is not None]
 
     @suggest_keywords
     def look(self, label: object = ..., *, node: str | None = None) -> Transcript:

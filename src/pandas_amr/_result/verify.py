@@ -14,6 +14,8 @@ from pandas_amr._result.compare import compare_columns, wilson_interval
 from pandas_amr._result.tables import frame_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 MOST_ROWS = 100
@@ -69,20 +71,24 @@ def verification(
     first: pd.DataFrame,
     second: pd.DataFrame,
     seen_twice: NDArray[np.bool_],
-    fields: list[str],
+    kinds: Mapping[str, Any],
     *,
     tolerance: float,
     failed: int,
     usage: pd.DataFrame,
     model: str,
 ) -> Verification:
-    """Compare the columns ``fields`` of two frames over the rows that were seen twice."""
+    """Compare the columns of two frames over the rows that were seen twice.
+
+    ``kinds`` has the type of each column.
+    """
     positions = np.flatnonzero(seen_twice)
     parts: list[pd.DataFrame] = []
     figures: dict[str, dict[str, Any]] = {}
-    for field in fields:
+    for field, kind in kinds.items():
         rows = compare_columns(
             field,
+            kind,
             first[field],
             second[field],
             positions,
