@@ -182,10 +182,19 @@ def _match_rows(first: pd.Index, second: pd.Index) -> _Pairs:
     added = np.setdiff1d(np.arange(len(second), dtype=np.int64), places_in_second)
     not_in_first = np.full(len(added), -1, dtype=np.int64)
     return _Pairs(
-        labels=first.append(second[added]),
+        labels=_append_labels(first, second[added]),
         first=np.concatenate([places, not_in_first]),
         second=np.concatenate([places_in_second, added]),
     )
+
+
+def _append_labels(labels: pd.Index, added: pd.Index) -> pd.Index:
+    """Append labels to others; pandas 2 warns where one side is empty, and of another type."""
+    if not len(added):
+        return labels
+    if not len(labels):
+        return added
+    return labels.append(added)
 
 
 def _find_places(keys: Sequence[Hashable], others: Sequence[Hashable]) -> Places:
