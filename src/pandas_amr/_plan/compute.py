@@ -191,6 +191,13 @@ def _wrap_functions(how: object, wrapped: list[UserFunction]) -> Any:
     return wrapper
 
 
+def find_aggregations_of_units(aggregations: Aggregations, units: UnitRows | None) -> set[Any]:
+    """Find the aggregations of columns of the units behind records; by group, groups are theirs."""
+    if units is None:
+        return set()
+    return {name for name, how in aggregations.items() if units.owns(column_of(name, how))}
+
+
 def aggregate(
     frame: pd.DataFrame,
     aggregations: Aggregations,
@@ -199,9 +206,7 @@ def aggregate(
 ) -> Any:
     """Aggregate columns with pandas, in this thread; the arguments are those of ``compute``."""
     labels = {name: column_of(name, how) for name, how in aggregations.items()}
-    of_units: set[Any] = set()
-    if units is not None:
-        of_units = {name for name, label in labels.items() if units.owns(label)}
+    of_units = find_aggregations_of_units(aggregations, units)
     if by is not None:
         if units is None or not of_units:
             return aggregate_groups(frame, aggregations, by, flat=has_table(aggregations))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pandas_amr._records.counts import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def escape_unprintable(text: str) -> str:
@@ -14,15 +19,7 @@ def escape_unprintable(text: str) -> str:
         >>> print(escape_unprintable("red \x1b[31m, back \u202e, next\nline"))
         red \x1b[31m, back \u202e, next\nline
     """
-    if text.isprintable():
-        return text
-    parts: list[str] = []
-    for character in text:
-        if character.isprintable():
-            parts.append(character)
-        else:
-            parts.append(character.encode("unicode_escape").decode())
-    return "".join(parts)
+    return _escape(text, _escape_in_python)
 
 
 def escape_json(text: str) -> str:
@@ -34,12 +31,21 @@ def escape_json(text: str) -> str:
         >>> print(escape_json('["back \u202e", "tag \U000e0041"]'))
         ["back \u202e", "tag \udb40\udc41"]
     """
+    return _escape(text, _escape_in_json)
+
+
+def _escape(text: str, escape: Callable[[str], str]) -> str:
+    """Escape each character that is not printable."""
     if text.isprintable():
         return text
     parts: list[str] = []
     for character in text:
-        parts.append(character if character.isprintable() else _escape_in_json(character))
+        parts.append(character if character.isprintable() else escape(character))
     return "".join(parts)
+
+
+def _escape_in_python(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def _escape_in_json(character: str) -> str:

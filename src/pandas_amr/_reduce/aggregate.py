@@ -10,7 +10,7 @@ import pandas as pd
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import column_of, function_of
-from pandas_amr._plan.compute import compute
+from pandas_amr._plan.compute import compute, find_aggregations_of_units
 from pandas_amr._plan.outputs import convert_output, join_answer_parts, output_candidates
 from pandas_amr._reduce.compute_node import COMPUTE, compute_node
 from pandas_amr._reduce.failures import ReduceFailures
@@ -40,7 +40,7 @@ async def aggregate(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
         return ReduceOutcome(convert_to_output(spec, trees.state, aggregates))
     written: dict[Any, Any] = {}
     sources: list[PartSources] = []
-    of_units = _reads_units(plain, rows)
+    of_units = bool(find_aggregations_of_units(plain, rows.units))
     for name, how in written_by.items():
         outcome = await _write_column(trees, rows, name, how, of_units=of_units)
         written[name] = outcome.output
@@ -60,13 +60,6 @@ def _split_columns(aggregations: Mapping[Any, Any]) -> tuple[dict[Any, Any], dic
         else:
             plain[name] = how
     return plain, written_by
-
-
-def _reads_units(aggregations: Mapping[Any, Any], rows: FindingRows) -> bool:
-    """Tell whether groups are those of the units behind records: a column of them is aggregated."""
-    if rows.units is None:
-        return False
-    return any(rows.units.owns(column_of(name, how)) for name, how in aggregations.items())
 
 
 async def _write_column(

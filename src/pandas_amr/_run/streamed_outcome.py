@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import evidence_share, sources_frame
 from pandas_amr._result.frames import build_later, trace_later, usage_frame
@@ -82,7 +81,7 @@ def make_streamed_result(
 
 def _usage_later(services: Services) -> Any:
     """Return what builds the frame of usage, once somebody reads it."""
-    return build_later(usage_frame, Ledger(dict(services.ledger.lines)))
+    return build_later(usage_frame, services.ledger.copy())
 
 
 def _list_of_reduce(state: State) -> list[Failure]:
